@@ -1,0 +1,139 @@
+//! What asking the provider brought: an outcome in our words, or an error that says itself what to do next.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::FinalStatus;
+
+/// The provider answered about the transaction.
+#[derive(Debug)]
+pub enum Outcome {
+    /// There is a result.
+    Finished(Box<Finding>),
+    /// There is none yet; ask again later. Holds the provider's own code for it.
+    Running(String),
+}
+
+/// The provider's verdict in our terms, with what it is built on.
+#[derive(Clone, PartialEq)]
+pub struct Finding {
+    pub status: FinalStatus,
+    /// The provider's code for the result, kept as text.
+    pub sub_code: Option<String>,
+    /// Why, in words for people.
+    pub reason: String,
+    /// Finite numbers only, by their name in the API.
+    pub scores: BTreeMap<String, f64>,
+    pub signals: Map<String, Value>,
+    /// The answer as it came, images taken out. Holds document data: only behind the scope `evidence`.
+    pub answer: String,
+    /// What was odd about the answer, for the history; never a value out of it.
+    pub notes: Vec<String>,
+}
+
+impl fmt::Debug for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finding")
+            .field("status", &self.status)
+            .field("sub_code", &self.sub_code)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no outcome. Each kind says who must act and when to ask again.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// Too many calls: wait `retry_after`, or back off, and lower the account's rate.
+    #[error("the provider throttles this account ({code})")]
+    Throttled { code: String, retry_after: Option<Duration> },
+    /// The account, not the verification, is at fault: all its work pauses and resumes by itself.
+    #[error("the account is in trouble: {trouble} ({code})")]
+    Account { trouble: Trouble, code: String },
+    /// The provider refuses this transaction for good.
+    #[error("the provider refuses the transaction: {reason} ({code})")]
+    Refused { code: String, reason: String },
+    /// A fault that passes: 5xx, time-out, broken connection, unreadable answer. Back off and ask again.
+    #[error("the provider could not be asked: {reason} ({code})")]
+    Unavailable { code: String, reason: String },
+}
+
+impl ProviderError {
+    /// The provider's code, or ours in lower case where the provider gave none.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Throttled { code, .. }
+            | Self::Account { code, .. }
+            | Self::Refused { code, .. }
+            | Self::Unavailable { code, .. } => code,
+        }
+    }
+}
+
+/// What is wrong with an account, in the words that operators see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    BadKey,
+    BadSignature,
+    NoPermission,
+    NotActivated,
+    ClockSkew,
+    Configuration,
+}
+
+impl Trouble {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadKey => "bad_key",
+            Self::BadSignature => "bad_signature",
+            Self::NoPermission => "no_permission",
+            Self::NotActivated => "not_activated",
+            Self::ClockSkew => "clock_skew",
+            Self::Configuration => "configuration",
+        }
+    }
+
+    /// What happened and what to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::BadKey => "the access key is unknown or disabled: check access_key_id at the provider",
+            Self::BadSignature => "the signature is refused: check access_key_secret and the setting signature",
+            Self::NoPermission => {
+                "the key may not call ID Verification: grant its RAM user AliyunAntCloudAuthFullAccess"
+            }
+            Self::NotActivated => "the service is not activated or a bill is overdue: look at the provider's console",
+            Self::ClockSkew => "this machine's clock is off: synchronise it",
+            Self::Configuration => "the provider refuses how it is called: check endpoint and product",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.remedy())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_no_answer_and_no_score() {
+        let finding = Finding {
+            status: FinalStatus::Passed,
+            sub_code: Some("200".into()),
+            reason: "Authentication passed.".into(),
+            scores: BTreeMap::from([("face_comparison".into(), 12.345)]),
+            signals: Map::from_iter([("age".to_owned(), Value::from(77))]),
+            answer: "CANARY-DOCUMENT".into(),
+            notes: vec![],
+        };
+        let shown = format!("{finding:?} {:?}", Outcome::Finished(Box::new(finding.clone())));
+        for secret in ["CANARY", "12.345", "77"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+    }
+}

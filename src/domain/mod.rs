@@ -1,0 +1,12 @@
+//! What the service talks about: ids, states, findings and schedules. No I/O, and nothing else of ours.
+
+pub mod finding;
+pub mod history;
+pub mod schedule;
+pub mod secret;
+pub mod verification;
+
+pub use finding::{Finding, Outcome, ProviderError, Trouble};
+pub use history::HistoryKind;
+pub use secret::TokenHash;
+pub use verification::{FinalStatus, Status, VerificationId};
