@@ -1,0 +1,131 @@
+//! When the provider is asked next. Pure arithmetic: the time, the attempts and the jitter come in.
+//!
+//! | situation | next check |
+//! |---|---|
+//! | nothing heard | 5 min after registration, doubling to 6 h |
+//! | not completed, after a hint | 2 s, 5 s, 10 s, 30 s, 1 min, 2 min, 5 min, then as if nothing was heard |
+//! | fault | 1 s doubling to 10 min, full jitter |
+//! | throttled | what the provider names, else 1 s doubling to 1 min |
+//! | account in trouble | one probe at 5 s doubling to 60 s |
+
+use std::time::Duration;
+
+/// The first poll of a verification that nothing was heard of.
+pub const FIRST_POLL: Duration = Duration::from_mins(5);
+const LONGEST_POLL: Duration = Duration::from_hours(6);
+const LONGEST_FAULT: Duration = Duration::from_mins(10);
+const LONGEST_THROTTLE: Duration = Duration::from_mins(1);
+const LONGEST_PROBE: Duration = Duration::from_mins(1);
+const SHORTEST_PROBE: Duration = Duration::from_secs(5);
+
+/// A hint without authentication, or a repeated one, makes a check due at most this often.
+pub const HINT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The waits after a hint while the provider says that the person has not finished.
+const AFTER_HINT: [Duration; 7] = [
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_mins(1),
+    Duration::from_mins(2),
+    Duration::from_mins(5),
+];
+
+/// Which work goes first when the account's rate does not allow all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i16)]
+pub enum Lane {
+    /// An evidence video is deleted soon.
+    Video = 0,
+    /// A callback or `collect` said that the person finished.
+    Fresh = 1,
+    /// An earlier check brought no result.
+    Retry = 2,
+    /// Nothing was heard: only what nothing else needs is spent on it.
+    Poll = 3,
+}
+
+impl Lane {
+    pub const ALL: [Self; 4] = [Self::Video, Self::Fresh, Self::Retry, Self::Poll];
+
+    pub fn as_i16(self) -> i16 {
+        self as i16
+    }
+}
+
+/// How long to wait after the `running`-th answer in a row that there is no result yet.
+///
+/// `hinted`: a callback or `collect` was heard, and `running` counts from then.
+pub fn after_running(hinted: bool, running: u32) -> (Lane, Duration) {
+    let index = running.saturating_sub(1) as usize;
+    if !hinted {
+        return (Lane::Poll, doubling(FIRST_POLL, running, LONGEST_POLL));
+    }
+    match AFTER_HINT.get(index) {
+        Some(wait) => (Lane::Retry, *wait),
+        None => {
+            let polls = running.saturating_sub(u32::try_from(AFTER_HINT.len()).unwrap_or(u32::MAX));
+            (Lane::Poll, doubling(FIRST_POLL, polls, LONGEST_POLL))
+        }
+    }
+}
+
+/// How long to wait after the `faults`-th fault in a row. Full jitter: anything between nothing and the step, so
+/// that a thousand checks that failed together do not come back together.
+pub fn after_fault(faults: u32, fraction: f64) -> Duration {
+    doubling(Duration::from_secs(1), faults.saturating_sub(1), LONGEST_FAULT).mul_f64(fraction.clamp(0.0, 1.0))
+}
+
+/// How long an account holds still after the `throttles`-th throttling in a row that named no time.
+pub fn after_throttle(throttles: u32) -> Duration {
+    doubling(Duration::from_secs(1), throttles.saturating_sub(1), LONGEST_THROTTLE)
+}
+
+/// How long until a failing account is probed again, after `probes` probes that failed.
+pub fn after_probe(probes: u32) -> Duration {
+    doubling(SHORTEST_PROBE, probes, LONGEST_PROBE)
+}
+
+/// `first` doubled `times` times, at most `longest`.
+fn doubling(first: Duration, times: u32, longest: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(times.min(31)).unwrap_or(u32::MAX);
+    first.checked_mul(factor).unwrap_or(longest).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(durations: impl Iterator<Item = Duration>) -> Vec<u64> {
+        durations.map(|wait| wait.as_secs()).collect()
+    }
+
+    #[test]
+    fn unheard_verifications_are_polled_ever_more_slowly() {
+        let waits = seconds((1..=9).map(|n| after_running(false, n).1));
+        assert_eq!(waits, [600, 1200, 2400, 4800, 9600, 19_200, 21_600, 21_600, 21_600]);
+    }
+
+    #[test]
+    fn after_a_hint_the_short_steps_come_first_then_the_slow_schedule() {
+        let waits = seconds((1..=9).map(|n| after_running(true, n).1));
+        assert_eq!(waits, [2, 5, 10, 30, 60, 120, 300, 600, 1200]);
+        assert_eq!(after_running(true, 7).0, Lane::Retry);
+        assert_eq!(after_running(true, 8).0, Lane::Poll);
+    }
+
+    #[test]
+    fn faults_double_to_ten_minutes_with_full_jitter() {
+        let most = seconds((1..=12).map(|n| after_fault(n, 1.0)));
+        assert_eq!(most, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
+        assert_eq!(after_fault(5, 0.0), Duration::ZERO);
+        assert_eq!(after_fault(u32::MAX, 1.0), Duration::from_mins(10));
+    }
+
+    #[test]
+    fn throttling_and_probes_are_capped_at_a_minute() {
+        assert_eq!(seconds((1..=8).map(after_throttle)), [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(seconds((0..=5).map(after_probe)), [5, 10, 20, 40, 60, 60]);
+    }
+}

@@ -1,0 +1,178 @@
+//! The state of an account that all replicas share: its pace, and whether it is in trouble.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Store, StoreError};
+use crate::domain::schedule::{after_probe, after_throttle};
+
+/// After so many in a row the waits no longer grow.
+const STEPS: u32 = 8;
+
+/// The slowest pace that throttling leads to, calls a second.
+const SLOWEST: f64 = 0.2;
+
+/// How an account is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccountHealth {
+    pub account: String,
+    pub failing: Option<Failing>,
+    /// No call before this time, because the provider throttled.
+    pub hold_until: Option<DateTime<Utc>>,
+    pub probe_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    pub since: DateTime<Utc>,
+    pub reason: String,
+    pub code: String,
+}
+
+impl Store {
+    /// Makes sure that each account has its row.
+    pub async fn add_accounts(&self, accounts: &[String]) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- add_accounts
+            INSERT INTO accounts (account)
+            SELECT account
+            FROM unnest($1::text[]) AS i (account)
+            ORDER BY account
+            ON CONFLICT (account) DO NOTHING",
+            accounts
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    pub async fn account_health(&self) -> Result<Vec<AccountHealth>, StoreError> {
+        let rows = sqlx::query!(
+            "-- account_health
+            SELECT account, hold_until, failing_since, failing_reason, failing_code, probe_at
+            FROM accounts
+            ORDER BY account"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| AccountHealth {
+                account: row.account,
+                failing: row.failing_since.map(|since| Failing {
+                    since,
+                    reason: row.failing_reason.unwrap_or_default(),
+                    code: row.failing_code.unwrap_or_default(),
+                }),
+                hold_until: row.hold_until,
+                probe_at: row.probe_at,
+            })
+            .collect())
+    }
+
+    /// Halves the pace and holds the account still for the time the provider named, or for a growing one. Answers
+    /// that were under way when the hold began lower it no further. Returns the end of the hold.
+    pub async fn throttle_account(
+        &self,
+        account: &str,
+        qps: u32,
+        recovery: f64,
+        named: Option<Duration>,
+        now: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, StoreError> {
+        let steps: Vec<f64> = (1..=STEPS).map(|step| after_throttle(step).as_secs_f64()).collect();
+        let until = sqlx::query_scalar!(
+            r#"-- throttle_account
+            UPDATE accounts
+            SET hold_until = greatest(hold_until, $2::timestamptz + make_interval(secs => coalesce($3::double precision,
+                    ($4::double precision[])[least(throttles + (CASE WHEN hold_until > $2 THEN 0 ELSE 1 END), cardinality($4::double precision[]))]))),
+                throttles = CASE WHEN hold_until > $2 THEN greatest(throttles, 1) ELSE throttles + 1 END,
+                rate = CASE
+                    WHEN hold_until > $2 THEN coalesce(rate, $5)
+                    ELSE greatest($6::double precision, 0.5 * least($5, coalesce(
+                        rate + $5 * $7::double precision * greatest(0, extract(epoch FROM $2::timestamptz - rate_at)::double precision), $5)))
+                END,
+                rate_at = $2
+            WHERE account = $1
+            RETURNING hold_until AS "hold_until!""#,
+            account,
+            now,
+            named.map(|wait| wait.as_secs_f64()),
+            &steps,
+            f64::from(qps),
+            SLOWEST,
+            recovery,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(until)
+    }
+
+    /// Notes that the account answered well again after throttling.
+    pub async fn end_throttling(&self, account: &str) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- end_throttling
+            UPDATE accounts
+            SET throttles = 0
+            WHERE account = $1
+            AND throttles > 0",
+            account
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Marks the account as failing. `probe`: the answer came to the one call that tried again, so the next waits
+    /// longer. True when the account was well before.
+    pub async fn mark_failing(
+        &self,
+        account: &str,
+        reason: &str,
+        code: &str,
+        probe: bool,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let steps: Vec<f64> = (0..STEPS).map(|step| after_probe(step).as_secs_f64()).collect();
+        let since = sqlx::query_scalar!(
+            r#"-- mark_failing
+            UPDATE accounts
+            SET failing_since = coalesce(failing_since, $2),
+                failing_reason = $3,
+                failing_code = $4,
+                probe_at = CASE
+                    WHEN failing_since IS NULL THEN $2 + make_interval(secs => ($6::double precision[])[1])
+                    WHEN $5 THEN $2 + make_interval(secs => ($6::double precision[])[least(probes + 2, cardinality($6::double precision[]))])
+                    ELSE probe_at
+                END,
+                probes = CASE WHEN failing_since IS NULL THEN 0 WHEN $5 THEN probes + 1 ELSE probes END
+            WHERE account = $1
+            RETURNING failing_since AS "failing_since!""#,
+            account,
+            now,
+            reason,
+            code,
+            probe,
+            &steps,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(since == now)
+    }
+
+    /// Marks the account as well. True when it was failing.
+    pub async fn mark_well(&self, account: &str) -> Result<bool, StoreError> {
+        let done = sqlx::query!(
+            "-- mark_well
+            UPDATE accounts
+            SET failing_since = NULL, failing_reason = NULL, failing_code = NULL, probe_at = NULL, probes = 0
+            WHERE account = $1
+            AND failing_since IS NOT NULL",
+            account
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,61 @@
+//! The database. All SQL is here; nothing outside knows a table.
+//!
+//! Every function is one transaction unless its name says otherwise, and none does anything else while one is open.
+//! Statements that only move work (leases, taking hints) commit without waiting for the disk: losing one in a crash
+//! puts the work back where it was. Whatever is acknowledged to somebody is flushed first.
+
+mod accounts;
+mod collect_jobs;
+mod error;
+mod hints;
+mod migrate;
+mod records;
+mod signals;
+mod verifications;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::PgPool;
+
+pub use accounts::{AccountHealth, Failing};
+pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Rate, Recorded};
+pub use error::StoreError;
+pub use migrate::{MigrationError, Migrations};
+pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
+pub use records::{Filter, HistoryRow, Record, RecordVerdict};
+pub use signals::{Signal, Signals};
+pub use verifications::{NewVerification, Registered};
+
+/// How long a request waits for a connection before it is told that the database does not answer.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A handle on the database; clones share one pool.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// A store on the database of `options`; connects at first use.
+    pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // One round trip for each batch would buy little: a dead connection is an error that callers retry.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Self { pool }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes all connections once they are idle.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
