@@ -3,5 +3,8 @@
 pub mod clock;
 pub mod domain;
 pub mod entropy;
+pub mod jobs;
 pub mod lifecycle;
+pub mod provider;
+pub mod service;
 pub mod store;

@@ -43,9 +43,13 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
-    /// The same again may work at once: nothing was written, and the cause is gone by itself.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Conflict(_))
+    /// The same again may work at once: a connection of the pool had died, or two transactions met.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Conflict(_) => true,
+            Self::Unavailable(error) => !matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed),
+            Self::Inconsistent { .. } | Self::Refused(_) => false,
+        }
     }
 
     pub fn is_unavailable(&self) -> bool {

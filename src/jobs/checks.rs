@@ -1,0 +1,280 @@
+//! One check: wait for the slot, ask the provider, store what came of it under the lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::in_flight::InFlight;
+use super::{LATEST, RATE_RECOVERY, rate};
+use crate::domain::{FinalStatus, ProviderError};
+use crate::lifecycle::Tasks;
+use crate::provider::CheckRequest;
+use crate::service::Service;
+use crate::service::account::Account;
+use crate::service::batch::{Batcher, Bounds};
+use crate::service::collect_result::{self, AccountEffect, Checked, Decision};
+use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Recorded, StoreError};
+
+const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
+
+/// Storing a result is tried again for about half a minute: asking the provider again would cost more.
+const STORE_TRIES: u32 = 40;
+const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub(super) struct Checks {
+    service: Service,
+    in_flight: Arc<InFlight>,
+    tasks: Tasks,
+    finals: Batcher<CheckedFinal, Option<Recorded>>,
+    opens: Batcher<CheckedOpen, bool>,
+}
+
+impl Checks {
+    pub fn start(service: Service, in_flight: Arc<InFlight>, tasks: Tasks, queues: &Tasks) -> Self {
+        let finals = {
+            let service = service.clone();
+            Batcher::start(queues, BOUNDS, move |checks| {
+                let service = service.clone();
+                async move { store_finals(&service, checks).await }
+            })
+        };
+        let opens = {
+            let service = service.clone();
+            Batcher::start(queues, BOUNDS, move |checks| {
+                let service = service.clone();
+                async move { store_opens(&service, checks).await }
+            })
+        };
+        Self { service, in_flight, tasks, finals, opens }
+    }
+
+    /// Runs the check of a leased job on a task of its own. `permit` is given back when all is stored.
+    pub fn spawn(&self, account: Arc<Account>, job: LeasedJob, leased_at: Instant, permit: OwnedSemaphorePermit) {
+        let checks = self.clone();
+        self.tasks.spawn(async move {
+            checks.run(&account, job, leased_at).await;
+            drop(permit);
+        });
+    }
+
+    async fn run(&self, account: &Account, job: LeasedJob, leased_at: Instant) {
+        let call_off = self.in_flight.add(job.id, job.token, leased_at);
+        if let Some(expired) = collect_result::expire(account, &job, self.service.clock.now()) {
+            self.store_final(account, &job, expired).await;
+            self.in_flight.remove(job.id, job.token);
+            return;
+        }
+        let stopping = self.tasks.stopping();
+        tokio::select! {
+            biased;
+            () = call_off.cancelled() => return self.lost(&job),
+            // Its lease is given back with all others that are left.
+            () = stopping => return,
+            () = self.wait_for_slot(account, &job, leased_at) => {}
+        }
+        let request = CheckRequest {
+            transaction_id: job.transaction_id.clone(),
+            merchant_biz_id: job.merchant_biz_id.clone(),
+            product: job.product.clone(),
+        };
+        let asked_at = Instant::now();
+        let result = tokio::select! {
+            biased;
+            () = call_off.cancelled() => return self.lost(&job),
+            result = account.provider.check_result(&request) => result,
+        };
+        let took = asked_at.elapsed();
+        let name = account.name.clone();
+        metrics::histogram!("checkback_check_duration_seconds", "account" => name.clone()).record(took);
+        metrics::counter!("checkback_checks_total", "account" => name,
+            "outcome" => collect_result::outcome_name(&result))
+        .increment(1);
+        if let Err(error @ (ProviderError::Unavailable { .. } | ProviderError::Throttled { .. })) = &result {
+            warn!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, code = error.code(),
+                "{error}");
+        }
+        self.tell_account(account, &job, collect_result::account_effect(&result)).await;
+        let checked =
+            Checked { at: self.service.clock.now(), took, fraction: self.service.entropy.fraction() };
+        match collect_result::decide(account, &job, result, checked) {
+            Decision::Final(check) => self.store_final(account, &job, check).await,
+            Decision::Open(check) => {
+                let due_at = check.due_at;
+                match self.opens.submit_patiently(check).await {
+                    Ok(true) if due_at <= checked.at => self.service.wakes.account(&account.name),
+                    Ok(true) | Err(_) => {}
+                    Ok(false) => self.lost(&job),
+                }
+            }
+        }
+        self.in_flight.remove(job.id, job.token);
+    }
+
+    /// Returns when the call may be sent. A call that comes too late for its slot takes another.
+    async fn wait_for_slot(&self, account: &Account, job: &LeasedJob, leased_at: Instant) {
+        let mut slot = leased_at + job.wait;
+        loop {
+            tokio::time::sleep_until(slot).await;
+            if slot.elapsed() <= LATEST {
+                return;
+            }
+            let asked_at = Instant::now();
+            match self.service.store.take_slot(&account.name, rate(account.qps)).await {
+                Ok(wait) => slot = asked_at + wait,
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "no slot could be taken for a call");
+                    slot = asked_at + LONGEST_STORE_WAIT;
+                }
+            }
+        }
+    }
+
+    async fn store_final(&self, account: &Account, job: &LeasedJob, check: CheckedFinal) {
+        let (status, decided_at) = (check.status, check.at);
+        let Ok(Some(recorded)) = self.finals.submit_patiently(check).await else {
+            return self.lost(job);
+        };
+        let Some(revision) = recorded.revision else { return };
+        let name = account.name.clone();
+        metrics::counter!("checkback_verdicts_total", "account" => name.clone(), "status" => status.as_str())
+            .increment(1);
+        if let Some(delay) = recorded.callback_at.and_then(|at| (decided_at - at).to_std().ok()) {
+            metrics::histogram!("checkback_verdict_delay_seconds", "account" => name.clone()).record(delay);
+        }
+        let deadlines = account.deadlines(job.registered_at, job.hinted_at);
+        if status == FinalStatus::Expired {
+            metrics::counter!("checkback_expired_total", "account" => name).increment(1);
+            error!(verification.id = %job.id, account = account.name,
+                "the result was not collected before the provider deleted it");
+        } else {
+            let margin = (deadlines.result - decided_at).to_std().unwrap_or(Duration::ZERO);
+            metrics::histogram!("checkback_deadline_margin_seconds", "kind" => "result").record(margin);
+            info!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, revision,
+                "verification is {status}");
+        }
+    }
+
+    fn lost(&self, job: &LeasedJob) {
+        self.in_flight.remove(job.id, job.token);
+        metrics::counter!("checkback_leases_lost_total").increment(1);
+        warn!(verification.id = %job.id, "the lease of a check was lost; somebody else asks");
+    }
+
+    /// Keeps the account's shared state. A failure here costs nothing but a call: the next answer says it again.
+    async fn tell_account(&self, account: &Account, job: &LeasedJob, effect: AccountEffect) {
+        let store = &self.service.store;
+        let now = self.service.clock.now();
+        let told = match effect {
+            AccountEffect::Well if job.probe => store.mark_well(&account.name).await.map(|was_failing| {
+                if was_failing {
+                    info!(account = account.name, "the account is well again");
+                    metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(0);
+                    self.service.wakes.account(&account.name);
+                    self.service.wakes.tell_others([account.name.clone()], &[]);
+                }
+            }),
+            AccountEffect::Well if job.throttled => store.end_throttling(&account.name).await,
+            AccountEffect::Well | AccountEffect::Unknown => Ok(()),
+            AccountEffect::Throttled { retry_after } => {
+                store.throttle_account(&account.name, account.qps, RATE_RECOVERY, retry_after, now).await.map(drop)
+            }
+            AccountEffect::Failing { trouble, code } => {
+                let marked = store.mark_failing(&account.name, trouble.as_str(), &code, job.probe, now).await;
+                metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(1);
+                marked.map(|is_new| {
+                    if is_new {
+                        error!(account = account.name, code, "the account is failing: {trouble}");
+                    }
+                })
+            }
+        };
+        if let Err(error) = told {
+            warn!(error = &error as &dyn std::error::Error, account = account.name,
+                "the state of the account could not be stored");
+        }
+    }
+}
+
+/// Tries until the database answers, as long as asking the provider again would cost more than waiting.
+async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut wait = Duration::from_millis(20);
+    for _ in 1..STORE_TRIES {
+        match attempt().await {
+            Err(error) if error.is_unavailable() => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_STORE_WAIT);
+            }
+            other => return other,
+        }
+    }
+    attempt().await
+}
+
+async fn store_finals(service: &Service, checks: Vec<CheckedFinal>) -> Vec<Option<Recorded>> {
+    let recorded = match persist(|| service.store.record_final(&checks)).await {
+        Ok(recorded) => recorded,
+        Err(StoreError::Refused(error)) => {
+            error!(error = &error as &dyn std::error::Error, "results could not be stored together");
+            store_one_by_one(service, &checks).await
+        }
+        Err(error) => {
+            error!(error = &error as &dyn std::error::Error, "results could not be stored; they will be asked again");
+            return checks.iter().map(|_| None).collect();
+        }
+    };
+    let ids: Vec<_> = recorded.iter().map(|recorded| recorded.id).collect();
+    service.finals.announce(&ids);
+    service.wakes.tell_others([], &ids);
+    let mut by_id: std::collections::HashMap<_, _> =
+        recorded.into_iter().map(|recorded| (recorded.id, recorded)).collect();
+    checks.iter().map(|check| by_id.remove(&check.id)).collect()
+}
+
+/// One result that the database cannot hold must not take its neighbours down; it is put off, visibly.
+async fn store_one_by_one(service: &Service, checks: &[CheckedFinal]) -> Vec<Recorded> {
+    let mut recorded = Vec::with_capacity(checks.len());
+    for check in checks {
+        match service.store.record_final(std::slice::from_ref(check)).await {
+            Ok(rows) => recorded.extend(rows),
+            Err(error) => {
+                error!(verification.id = %check.id, error = &error as &dyn std::error::Error,
+                    "a result could not be stored");
+                let put_off = CheckedOpen {
+                    id: check.id,
+                    token: check.token,
+                    lane: None,
+                    due_at: check.at + chrono::TimeDelta::minutes(10),
+                    running: 0,
+                    faults: 1,
+                    last_error: Some("the database refused to store the result".to_owned()),
+                    check_detail: None,
+                    at: check.at,
+                };
+                if let Err(error) = service.store.record_open(&[put_off]).await {
+                    warn!(error = &error as &dyn std::error::Error, "the lease will run out by itself");
+                }
+            }
+        }
+    }
+    recorded
+}
+
+async fn store_opens(service: &Service, checks: Vec<CheckedOpen>) -> Vec<bool> {
+    match persist(|| service.store.record_open(&checks)).await {
+        Ok(recorded) => {
+            let recorded: std::collections::HashSet<_> = recorded.into_iter().collect();
+            checks.iter().map(|check| recorded.contains(&check.id)).collect()
+        }
+        Err(error) => {
+            error!(error = &error as &dyn std::error::Error, "attempts could not be stored; their leases run out");
+            vec![false; checks.len()]
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The two loops that bring work to the checks: hints into jobs, due jobs into leases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::error;
+
+use super::checks::Checks;
+use super::{LEASE, MOST_IN_FLIGHT, POLL, rate};
+use crate::domain::schedule;
+use crate::lifecycle::Tasks;
+use crate::service::Service;
+use crate::service::account::{Account, later};
+use crate::store::{Lease, StoreError, TakenHints};
+
+/// How many hints are worked in by one statement.
+const HINTS: i64 = 256;
+
+/// The shortest and the longest sleep while the budget, a hold or a probe keeps due work waiting.
+const SHORTEST_WAIT: Duration = Duration::from_millis(2);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// Works hints into jobs as they come.
+pub(super) async fn take_hints(service: Service, tasks: Tasks) {
+    let stopping = tasks.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let more = match service.store.take_hints(HINTS, service.clock.now()).await {
+            Ok(taken) => {
+                let more = i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS);
+                announce(&service, &taken);
+                more
+            }
+            Err(error) if error.is_transient() => true,
+            Err(error) => {
+                complain("hints could not be worked in", &error);
+                false
+            }
+        };
+        if tasks.is_stopping() {
+            return;
+        }
+        if !more {
+            tokio::select! {
+                () = service.wakes.wait_for_hints() => {}
+                () = tokio::time::sleep(POLL) => {}
+                () = &mut stopping => return,
+            }
+        }
+    }
+}
+
+fn announce(service: &Service, taken: &TakenHints) {
+    let mut accounts: Vec<&str> = taken.nudged.iter().map(|nudged| nudged.account.as_str()).collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    for account in &accounts {
+        service.wakes.account(account);
+    }
+    service.wakes.tell_others(accounts.into_iter().map(str::to_owned), &[]);
+    for nudged in &taken.nudged {
+        let (first, repeats) = (u64::from(nudged.first), u64::from(nudged.callbacks) - u64::from(nudged.first));
+        for (result, count) in [("accepted", first), ("repeat", repeats)] {
+            if count > 0 {
+                metrics::counter!("checkback_callbacks_total", "account" => nudged.account.clone(),
+                    "result" => result)
+                .increment(count);
+            }
+        }
+    }
+}
+
+/// Leases what is due for one account and hands it to the checks.
+pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Checks, tasks: Tasks) {
+    let permits = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
+    let stopping = tasks.stopping();
+    tokio::pin!(stopping);
+    loop {
+        // Room for at least one; then as many as there is room for.
+        let first = tokio::select! {
+            biased;
+            () = &mut stopping => return,
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+        };
+        let Ok(first) = first else { return };
+        let now = service.clock.now();
+        let leased_at = Instant::now();
+        let leased = service
+            .store
+            .lease_due(Lease {
+                account: &account.name,
+                token: service.entropy.token(),
+                limit: i64::try_from(permits.available_permits() + 1).unwrap_or(1),
+                length: LEASE,
+                rate: rate(account.qps),
+                now,
+                next_probe_at: later(now, schedule::after_probe(u32::MAX)),
+            })
+            .await;
+        match leased {
+            Ok(jobs) if jobs.is_empty() => {
+                drop(first);
+                tokio::select! {
+                    () = rest(&service, &account) => {}
+                    () = &mut stopping => return,
+                }
+            }
+            Ok(jobs) => {
+                let mut permit = Some(first);
+                for job in jobs {
+                    let permit = match permit.take() {
+                        Some(permit) => permit,
+                        // No more were leased than there was room for, and nobody else takes permits.
+                        None => match Arc::clone(&permits).try_acquire_owned() {
+                            Ok(permit) => permit,
+                            Err(_) => break,
+                        },
+                    };
+                    checks.spawn(Arc::clone(&account), job, leased_at, permit);
+                }
+            }
+            Err(error) => {
+                drop(first);
+                if !error.is_transient() {
+                    complain("due checks could not be leased", &error);
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(POLL) => {}
+                    () = &mut stopping => return,
+                }
+            }
+        }
+    }
+}
+
+/// Sleeps until there may be something to lease.
+async fn rest(service: &Service, account: &Account) {
+    let now = service.clock.now();
+    let next = match service.store.next_due(&account.name).await {
+        Ok(next) => next,
+        Err(error) => {
+            complain("the next due check could not be read", &error);
+            None
+        }
+    };
+    match next {
+        // Something is due, so the budget is spent, or the account is held or failing.
+        Some(due_at) if due_at <= now => {
+            let spacing = Duration::from_secs(1) / account.qps.max(1);
+            tokio::time::sleep(spacing.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+        }
+        Some(due_at) => tokio::select! {
+            () = service.clock.sleep_until(due_at) => {}
+            () = service.wakes.wait_for_work(&account.name) => {}
+            () = tokio::time::sleep(POLL) => {}
+        },
+        None => tokio::select! {
+            () = service.wakes.wait_for_work(&account.name) => {}
+            () = tokio::time::sleep(POLL) => {}
+        },
+    }
+}
+
+fn complain(what: &'static str, error: &StoreError) {
+    error!(error = error as &dyn std::error::Error, "{what}");
+}

@@ -1,0 +1,92 @@
+//! Background work: taking hints, asking the provider, replacing workers that died.
+//!
+//! Each replica runs the same loops. They look at once when something happened here, soon when it happened elsewhere,
+//! and every second in any case.
+
+mod checks;
+mod dispatch;
+mod in_flight;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lifecycle::Tasks;
+use crate::service::Service;
+use crate::store::Rate;
+
+use checks::Checks;
+use in_flight::InFlight;
+
+/// How long a lease lasts without being renewed. A dead worker's jobs are taken again after this and [`RECOVERY`].
+const LEASE: Duration = Duration::from_secs(10);
+/// Leases of calls that take long are renewed this often.
+const RENEWAL: Duration = Duration::from_millis(2500);
+/// How often leases that ran out are looked for.
+const RECOVERY: Duration = Duration::from_secs(2);
+/// The safety net: how long a loop sleeps at most before it looks by itself.
+const POLL: Duration = Duration::from_secs(1);
+/// Calls under way at a time, for each account and replica. At 50 calls a second this allows answers of two seconds.
+const MOST_IN_FLIGHT: usize = 128;
+
+/// How far apart calls are placed, so that no second sees more than the provider allows even when each arrives up to
+/// [`SLACK`] late. That costs a tenth of the rate.
+const SLACK: Duration = Duration::from_millis(100);
+/// A call that could not be sent within this of its slot takes another slot; the rest of [`SLACK`] is the network's.
+const LATEST: Duration = Duration::from_millis(50);
+const HORIZON: Duration = Duration::from_millis(100);
+/// After throttling a twentieth of the rate comes back each second.
+const RATE_RECOVERY: f64 = 0.05;
+
+/// How long the queues of results may take to empty at a stop.
+const QUEUE_GRACE: Duration = Duration::from_secs(1);
+
+fn rate(qps: u32) -> Rate {
+    Rate { qps, slack: SLACK, horizon: HORIZON, recovery: RATE_RECOVERY }
+}
+
+/// The loops of one replica.
+#[derive(Debug)]
+pub struct Engine {
+    tasks: Tasks,
+    queues: Tasks,
+    in_flight: Arc<InFlight>,
+    service: Service,
+}
+
+impl Engine {
+    /// Starts all loops.
+    pub fn start(service: Service) -> Self {
+        // Two sets of tasks: the queues of results must outlive the checks that fill them.
+        let (tasks, queues) = (Tasks::new(), Tasks::new());
+        let in_flight = Arc::new(InFlight::default());
+        let checks = Checks::start(service.clone(), Arc::clone(&in_flight), tasks.clone(), &queues);
+        tasks.spawn(dispatch::take_hints(service.clone(), tasks.clone()));
+        for account in service.accounts.values() {
+            tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
+        }
+        tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));
+        tasks.spawn(upkeep::renew(service.clone(), Arc::clone(&in_flight), tasks.clone()));
+        tasks.spawn(upkeep::listen(service.clone(), tasks.clone()));
+        tasks.spawn(upkeep::tidy(service.clone(), tasks.clone()));
+        service.wakes.start(service.store.clone(), &tasks);
+        Self { tasks, queues, in_flight, service }
+    }
+
+    /// Finishes what is in flight, at most for `grace`, and gives the leases of the rest back.
+    pub async fn shut_down(self, grace: Duration) {
+        self.tasks.shut_down(grace).await;
+        self.queues.shut_down(QUEUE_GRACE).await;
+        let left = self.in_flight.all();
+        if left.is_empty() {
+            return;
+        }
+        match self.service.store.release_leases(&left).await {
+            Ok(released) => tracing::info!(released, "checks under way were given back"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "leases could not be given back; they run out by themselves"
+            ),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The loops that keep the others sound: leases of the dead, leases of the slow, signals, old leftovers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::in_flight::InFlight;
+use super::{LEASE, POLL, RECOVERY, RENEWAL};
+use crate::lifecycle::Tasks;
+use crate::service::Service;
+use crate::store::Signal;
+
+/// How long unmatched callbacks are kept.
+const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
+const TIDY: Duration = Duration::from_secs(60);
+/// How long to wait before listening again after that failed.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// True when the service stops before `time` is over.
+async fn stops_within(tasks: &Tasks, time: Duration) -> bool {
+    tokio::time::timeout(time, tasks.stopping()).await.is_ok()
+}
+
+/// Makes the work of dead workers available again.
+pub(super) async fn recover(service: Service, tasks: Tasks) {
+    loop {
+        match service.store.recover_leases().await {
+            Ok(accounts) if accounts.is_empty() => {}
+            Ok(accounts) => {
+                info!(checks = accounts.len(), "leases ran out and were taken back");
+                service.wakes.all_accounts();
+            }
+            Err(error) => debug!(error = &error as &dyn std::error::Error, "leases could not be looked through"),
+        }
+        if stops_within(&tasks, RECOVERY).await {
+            return;
+        }
+    }
+}
+
+/// Renews the leases of calls that take long. Runs until the checks have ended, also during a stop.
+pub(super) async fn renew(service: Service, in_flight: Arc<InFlight>, tasks: Tasks) {
+    loop {
+        if tasks.is_stopping() {
+            if in_flight.all().is_empty() {
+                return;
+            }
+            tokio::time::sleep(RENEWAL / 10).await;
+        } else {
+            stops_within(&tasks, RENEWAL).await;
+        }
+        let now = Instant::now();
+        let old = in_flight.older_than(RENEWAL, now);
+        if old.is_empty() {
+            continue;
+        }
+        match service.store.renew_leases(&old, LEASE).await {
+            Ok(renewed) => in_flight.renewed(&old, &renewed, now),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "leases could not be renewed"),
+        }
+        in_flight.call_off_expired(Instant::now());
+    }
+}
+
+/// Hears what other replicas did, and looks by itself where signals may be lost.
+pub(super) async fn listen(service: Service, tasks: Tasks) {
+    let stopping = tasks.stopping();
+    tokio::pin!(stopping);
+    loop {
+        tokio::select! {
+            () = hear(&service) => {}
+            () = &mut stopping => return,
+        }
+        let look_until = Instant::now() + LISTEN_AGAIN;
+        while Instant::now() < look_until {
+            look(&service).await;
+            if stops_within(&tasks, POLL).await {
+                return;
+            }
+        }
+    }
+}
+
+/// Handles signals until the connection for them is lost for good.
+async fn hear(service: &Service) {
+    let mut signals = match service.store.signals().await {
+        Ok(signals) => signals,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "signals of other replicas cannot be heard");
+            return;
+        }
+    };
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = tokio::time::sleep(POLL) => {
+                look(service).await;
+                continue;
+            }
+        };
+        match signal {
+            Ok(Signal::Work(account)) => service.wakes.account(&account),
+            Ok(Signal::Final(ids)) => service.finals.announce(&ids),
+            Ok(Signal::Missed) => look(service).await,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "the connection for signals was lost");
+                return;
+            }
+        }
+    }
+}
+
+/// The safety net of those who wait for a verdict.
+async fn look(service: &Service) {
+    let awaited = service.finals.awaited();
+    if awaited.is_empty() {
+        return;
+    }
+    match service.store.final_among(&awaited).await {
+        Ok(found) => service.finals.announce(&found),
+        Err(error) => debug!(error = &error as &dyn std::error::Error, "waiting readers could not be served"),
+    }
+}
+
+/// Forgets unmatched callbacks that nobody registered for.
+pub(super) async fn tidy(service: Service, tasks: Tasks) {
+    loop {
+        match service.store.forget_unmatched(service.clock.now() - KEEP_UNMATCHED).await {
+            Ok(0) => {}
+            Ok(forgotten) => info!(forgotten, "unmatched callbacks were a day old and are forgotten"),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "old callbacks could not be forgotten"),
+        }
+        if stops_within(&tasks, TIDY).await {
+            return;
+        }
+    }
+}

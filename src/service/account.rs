@@ -1,0 +1,58 @@
+//! An account at a provider, as the service sees it: its limits, its retention, who answers for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::TokenHash;
+use crate::provider::Provider;
+
+pub struct Account {
+    pub name: String,
+    /// Calls a second that the provider allows, over all replicas.
+    pub qps: u32,
+    pub result_retention: Duration,
+    pub video_retention: Duration,
+    pub give_up_after: Duration,
+    /// What callbacks must carry where their verification has no token of its own.
+    pub callback_token: Option<TokenHash>,
+    pub provider: Arc<dyn Provider>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).field("qps", &self.qps).finish_non_exhaustive()
+    }
+}
+
+/// When the provider deletes what belongs to one verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// When a flow that nobody completed is given up.
+    pub give_up_at: DateTime<Utc>,
+    pub result: DateTime<Utc>,
+    pub video: DateTime<Utc>,
+}
+
+impl Account {
+    /// The deadlines run from the first authenticated hint, and before there is one from when the flow is given up.
+    pub fn deadlines(&self, registered_at: DateTime<Utc>, hinted_at: Option<DateTime<Utc>>) -> Deadlines {
+        let give_up_at = later(registered_at, self.give_up_after);
+        let base = hinted_at.unwrap_or(give_up_at);
+        Deadlines {
+            give_up_at,
+            result: later(base, self.result_retention),
+            video: later(base, self.video_retention),
+        }
+    }
+}
+
+/// `time` moved on by `by`, at most to the end of time.
+pub fn later(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(by)
+        .ok()
+        .and_then(|by| time.checked_add_signed(by))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+}

@@ -1,0 +1,144 @@
+//! Group commit: what comes in while one batch commits goes into the next.
+//!
+//! There is no timer. A lone item starts at once; under load the batches grow by themselves, because more arrives
+//! while the one before commits. Two batches are under way at a time, so that one is filled while the other waits
+//! for the disk.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::lifecycle::Tasks;
+
+/// Why an item got no answer. Nothing is known to have been written for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Turned {
+    #[error("the queue is full")]
+    Full,
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+type Waiting<T, R> = (T, oneshot::Sender<R>);
+
+/// A bounded queue in front of a write that takes many items at once.
+#[derive(Debug)]
+pub struct Batcher<T, R> {
+    queue: mpsc::Sender<Waiting<T, R>>,
+}
+
+impl<T, R> Clone for Batcher<T, R> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone() }
+    }
+}
+
+/// Bounds of a [`Batcher`].
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub queued: usize,
+    pub in_flight: usize,
+    pub batch: usize,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
+    /// `flush` writes a batch and answers each item, in order. It ends its work when `tasks` stops and the queue is
+    /// empty.
+    pub fn start<F, Fut>(tasks: &Tasks, bounds: Bounds, flush: F) -> Self
+    where
+        F: Fn(Vec<T>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Vec<R>> + Send,
+    {
+        let (queue, receiver) = mpsc::channel::<Waiting<T, R>>(bounds.queued);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..bounds.in_flight {
+            let (receiver, flush, tasks_too) = (Arc::clone(&receiver), flush.clone(), tasks.clone());
+            tasks.spawn(async move {
+                let mut batch = Vec::with_capacity(bounds.batch);
+                loop {
+                    {
+                        let mut receiver = receiver.lock().await;
+                        tokio::select! {
+                            biased;
+                            count = receiver.recv_many(&mut batch, bounds.batch) => if count == 0 { return },
+                            () = tasks_too.stopping() => {
+                                receiver.close();
+                                if receiver.recv_many(&mut batch, bounds.batch).await == 0 { return }
+                            }
+                        }
+                    }
+                    let (items, waiting): (Vec<T>, Vec<oneshot::Sender<R>>) = batch.drain(..).unzip();
+                    for (answer, waiting) in flush(items).await.into_iter().zip(waiting) {
+                        // Whoever asked may have gone away; what was written stays written.
+                        let _ = waiting.send(answer);
+                    }
+                }
+            });
+        }
+        Self { queue }
+    }
+
+    /// Queues `item` and waits for its answer; refuses at once when the queue is full.
+    pub async fn submit(&self, item: T) -> Result<R, Turned> {
+        let (sender, answer) = oneshot::channel();
+        self.queue.try_send((item, sender)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Turned::Full,
+            mpsc::error::TrySendError::Closed(_) => Turned::Stopping,
+        })?;
+        answer.await.map_err(|_| Turned::Stopping)
+    }
+
+    /// Like [`Batcher::submit`], but waits for room.
+    pub async fn submit_patiently(&self, item: T) -> Result<R, Turned> {
+        let (sender, answer) = oneshot::channel();
+        self.queue.send((item, sender)).await.map_err(|_| Turned::Stopping)?;
+        answer.await.map_err(|_| Turned::Stopping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { queued: 4, in_flight: 1, batch: 8 };
+
+    #[tokio::test]
+    async fn what_comes_while_a_batch_commits_goes_into_the_next_and_a_full_queue_refuses() {
+        let tasks = Tasks::new();
+        let gate = Arc::new(Semaphore::new(0));
+        let batches = Arc::new(AtomicUsize::new(0));
+        let batcher = {
+            let (gate, batches) = (Arc::clone(&gate), Arc::clone(&batches));
+            Batcher::start(&tasks, BOUNDS, move |items: Vec<u32>| {
+                let (gate, batches) = (Arc::clone(&gate), Arc::clone(&batches));
+                async move {
+                    batches.fetch_add(1, Ordering::SeqCst);
+                    gate.acquire().await.unwrap().forget();
+                    items.into_iter().map(|item| item * 2).collect()
+                }
+            })
+        };
+        let first = batcher.submit(1);
+        tokio::pin!(first);
+        // The first is being flushed once its batch has begun; then the queue fills.
+        while batches.load(Ordering::SeqCst) == 0 {
+            tokio::select! { biased; _ = &mut first => unreachable!(), () = tokio::task::yield_now() => {} }
+        }
+        let rest = (2..=5).map(|item| batcher.submit(item));
+        let rest = futures_util::future::join_all(rest);
+        tokio::pin!(rest);
+        tokio::select! { biased; _ = &mut rest => unreachable!(), () = tokio::task::yield_now() => {} }
+        assert_eq!(batcher.submit(6).await, Err(Turned::Full));
+        gate.add_permits(2);
+        assert_eq!(first.await, Ok(2));
+        assert_eq!(rest.await, [Ok(4), Ok(6), Ok(8), Ok(10)]);
+        assert_eq!(batches.load(Ordering::SeqCst), 2);
+        assert!(tasks.shut_down(crate::lifecycle::GRACE).await);
+        assert_eq!(batcher.submit(7).await, Err(Turned::Stopping));
+    }
+}

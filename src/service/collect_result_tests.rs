@@ -1,0 +1,164 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use serde_json::Map;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{Finding, VerificationId};
+use crate::provider::{Answer, CheckRequest, Provider};
+
+struct Nobody;
+
+impl Provider for Nobody {
+    fn check_result<'a>(&'a self, _: &'a CheckRequest) -> Answer<'a> {
+        unreachable!("deciding asks nobody")
+    }
+}
+
+fn account() -> Account {
+    Account {
+        name: "alibaba-sg".into(),
+        qps: 10,
+        result_retention: Duration::from_hours(30 * 24),
+        video_retention: Duration::from_mins(30),
+        give_up_after: Duration::from_hours(24),
+        callback_token: None,
+        provider: Arc::new(Nobody),
+    }
+}
+
+fn start() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn job(hinted: bool) -> LeasedJob {
+    LeasedJob {
+        id: VerificationId(Uuid::from_u128(1)),
+        token: Uuid::from_u128(2),
+        transaction_id: "t".into(),
+        merchant_biz_id: "b".into(),
+        product: None,
+        registered_at: start(),
+        hinted_at: hinted.then(start),
+        callback_at: hinted.then(start),
+        recheck: false,
+        checks: 3,
+        running: 0,
+        faults: 0,
+        wait: Duration::ZERO,
+        probe: false,
+        throttled: false,
+    }
+}
+
+fn after(job: &LeasedJob, result: Result<Outcome, ProviderError>, hours: i64) -> Decision {
+    let at = start() + TimeDelta::hours(hours);
+    decide(&account(), job, result, Checked { at, took: Duration::from_millis(12), fraction: 1.0 })
+}
+
+fn not_completed() -> Result<Outcome, ProviderError> {
+    Ok(Outcome::Running("ProcessNotCompleted".into()))
+}
+
+fn unavailable() -> Result<Outcome, ProviderError> {
+    Err(ProviderError::Unavailable { code: "InternalError".into(), reason: "fault".into() })
+}
+
+fn expect_open(decision: Decision) -> CheckedOpen {
+    match decision {
+        Decision::Open(open) => open,
+        Decision::Final(end) => panic!("ended as {}", end.status),
+    }
+}
+
+fn expect_final(decision: Decision) -> CheckedFinal {
+    match decision {
+        Decision::Final(end) => end,
+        Decision::Open(open) => panic!("open until {}", open.due_at),
+    }
+}
+
+#[test]
+fn a_result_is_final_and_replaces_what_was_there() {
+    let finding = Finding {
+        status: FinalStatus::Failed,
+        sub_code: Some("204".into()),
+        reason: "The faces differ.".into(),
+        scores: BTreeMap::from([("face_comparison".into(), 12.5)]),
+        signals: Map::new(),
+        answer: "{}".into(),
+        notes: vec!["faceQuality is no number".into()],
+    };
+    let end = expect_final(after(&job(true), Ok(Outcome::Finished(Box::new(finding))), 0));
+    assert_eq!((end.status, end.sub_code.as_deref(), end.replaces), (FinalStatus::Failed, Some("204"), true));
+    assert_eq!(end.scores, r#"{"face_comparison":12.5}"#);
+    let detail: serde_json::Value = serde_json::from_str(&end.check_detail.unwrap()).unwrap();
+    assert_eq!(
+        detail,
+        json!({"attempt": 4, "outcome": "finished", "code": "204", "duration_ms": 12,
+               "notes": ["faceQuality is no number"]})
+    );
+}
+
+#[test]
+fn an_unfinished_flow_is_void_only_when_it_is_given_up() {
+    let open = expect_open(after(&job(false), not_completed(), 23));
+    assert_eq!(open.due_at, start() + TimeDelta::minutes(23 * 60 + 10));
+    let last = expect_open(after(&LeasedJob { running: 9, ..job(false) }, not_completed(), 23));
+    assert_eq!(last.due_at, start() + TimeDelta::hours(24), "the last poll is when the flow is given up");
+    let end = expect_final(after(&job(false), not_completed(), 24));
+    assert_eq!((end.status, end.replaces), (FinalStatus::Void, false));
+}
+
+#[test]
+fn a_pending_result_is_waited_for_until_its_deadline() {
+    let open = expect_open(after(&LeasedJob { running: 20, ..job(true) }, Ok(Outcome::Running("P".into())), 100));
+    assert_eq!(open.due_at, start() + TimeDelta::hours(106));
+    let last = expect_open(after(&LeasedJob { running: 20, ..job(true) }, Ok(Outcome::Running("P".into())), 719));
+    assert_eq!(last.due_at, start() + TimeDelta::days(30));
+}
+
+#[test]
+fn nothing_is_attempted_after_the_deadline() {
+    let hinted = job(true);
+    assert!(expire(&account(), &hinted, start() + TimeDelta::days(30) - TimeDelta::seconds(1)).is_none());
+    let end = expire(&account(), &hinted, start() + TimeDelta::days(30)).unwrap();
+    assert_eq!((end.status, end.check_detail), (FinalStatus::Expired, None));
+    assert!(expire(&account(), &job(false), start() + TimeDelta::days(30)).is_none());
+    assert!(expire(&account(), &job(false), start() + TimeDelta::days(31)).is_some());
+}
+
+#[test]
+fn faults_are_retried_with_growing_waits_in_their_own_lane() {
+    let open = expect_open(after(&LeasedJob { faults: 4, ..job(true) }, unavailable(), 0));
+    assert_eq!((open.lane, open.due_at, open.faults), (Some(Lane::Retry), start() + TimeDelta::seconds(16), 5));
+    assert_eq!(expect_open(after(&job(false), unavailable(), 0)).lane, Some(Lane::Poll));
+}
+
+#[test]
+fn trouble_of_the_account_costs_the_verification_nothing() {
+    let errors = [
+        ProviderError::Throttled { code: "Throttling.User".into(), retry_after: None },
+        ProviderError::Account { trouble: Trouble::BadKey, code: "InvalidAccessKeyId.NotFound".into() },
+    ];
+    for error in errors {
+        let open = expect_open(after(&LeasedJob { faults: 2, running: 1, ..job(true) }, Err(error), 0));
+        assert_eq!((open.lane, open.due_at, open.faults, open.running), (None, start(), 2, 1));
+    }
+}
+
+#[test]
+fn a_refused_transaction_is_unresolvable() {
+    let refused = ProviderError::Refused { code: "TransactionIdInvalid".into(), reason: "it is unknown".into() };
+    let end = expect_final(after(&job(true), Err(refused), 0));
+    assert_eq!((end.status, end.last_error.as_deref()), (FinalStatus::Unresolvable, Some("TransactionIdInvalid")));
+}
+
+#[test]
+fn a_recheck_without_a_result_ends_and_replaces_nothing() {
+    let recheck = LeasedJob { recheck: true, ..job(true) };
+    assert!(!expect_final(after(&recheck, not_completed(), 0)).replaces);
+    assert_eq!(expect_open(after(&recheck, unavailable(), 0)).lane, Some(Lane::Retry));
+}

@@ -1,0 +1,62 @@
+//! Who waits for a verification to become final.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::domain::VerificationId;
+
+/// Waiting readers by verification; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Finals(Arc<Mutex<HashMap<Uuid, Vec<oneshot::Sender<()>>>>>);
+
+impl Finals {
+    /// Subscribe first, then read: what becomes final in between is not missed.
+    pub fn subscribe(&self, id: VerificationId) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let senders = waiting.entry(id.0).or_default();
+        senders.retain(|sender| !sender.is_closed());
+        senders.push(sender);
+        receiver
+    }
+
+    /// Wakes the readers of these.
+    pub fn announce(&self, ids: &[VerificationId]) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.is_empty() {
+            return;
+        }
+        for sender in ids.iter().filter_map(|id| waiting.remove(&id.0)).flatten() {
+            // The reader may have gone away.
+            let _ = sender.send(());
+        }
+    }
+
+    /// Those that somebody still waits for.
+    pub fn awaited(&self) -> Vec<Uuid> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|_, senders| senders.iter().any(|sender| !sender.is_closed()));
+        waiting.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_is_woken_once_and_one_who_left_is_forgotten() {
+        let finals = Finals::default();
+        let id = VerificationId(Uuid::from_u128(1));
+        let gone = finals.subscribe(VerificationId(Uuid::from_u128(2)));
+        let reader = finals.subscribe(id);
+        drop(gone);
+        assert_eq!(finals.awaited(), [id.0]);
+        finals.announce(&[id]);
+        assert!(reader.await.is_ok());
+        assert!(finals.awaited().is_empty());
+    }
+}

@@ -1,0 +1,55 @@
+//! What the service does, one file a deed: accept a callback, register, collect. The only writers of the store.
+
+pub mod accept_callback;
+pub mod account;
+pub mod batch;
+pub mod collect_result;
+pub mod finals;
+pub mod register;
+pub mod wake;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::domain::VerificationId;
+use crate::entropy::Entropy;
+use crate::lifecycle::Tasks;
+use crate::store::{Collect, Store, StoreError};
+
+use accept_callback::CallbackQueue;
+use account::Account;
+use finals::Finals;
+use wake::Wakes;
+
+/// Everything that the service works with; clones share it.
+#[derive(Clone)]
+pub struct Service {
+    pub store: Store,
+    pub clock: Clock,
+    pub entropy: Entropy,
+    pub accounts: Arc<BTreeMap<String, Arc<Account>>>,
+    pub callbacks: CallbackQueue,
+    pub finals: Finals,
+    pub wakes: Wakes,
+}
+
+impl Service {
+    /// The parts, with the queues' tasks started on `tasks`.
+    pub fn new(store: Store, clock: Clock, entropy: Entropy, accounts: Vec<Account>, tasks: &Tasks) -> Self {
+        let accounts: BTreeMap<_, _> =
+            accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect();
+        let wakes = Wakes::new(accounts.keys().cloned());
+        let callbacks = CallbackQueue::start(store.clone(), wakes.clone(), tasks);
+        Self { store, clock, entropy, accounts: Arc::new(accounts), callbacks, finals: Finals::default(), wakes }
+    }
+
+    /// Records the wish to ask the provider now.
+    pub async fn collect(&self, id: VerificationId, recheck: bool) -> Result<Collect, StoreError> {
+        let collect = self.store.collect(id, recheck, self.clock.now()).await?;
+        if collect == Collect::Accepted {
+            self.wakes.hints();
+        }
+        Ok(collect)
+    }
+}
