@@ -1,10 +1,15 @@
 //! Checkback collects identity-verification verdicts before the provider deletes them.
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod entropy;
 pub mod jobs;
 pub mod lifecycle;
+#[cfg(feature = "embedded-postgres")]
+pub mod private_postgres;
 pub mod provider;
 pub mod service;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 pub mod store;
