@@ -17,6 +17,7 @@ mod log;
 mod problem;
 mod reader;
 mod schema;
+mod secret_file;
 mod server;
 mod urls;
 mod variables;
@@ -40,7 +41,8 @@ pub use environment::Environment;
 pub use evidence::{Evidence, EvidenceLocation};
 pub use log::{Log, LogFormat};
 pub use problem::{Origin, Problem, Problems};
-pub use reader::{Line, SecretFile};
+pub use reader::Line;
+pub use secret_file::SecretFile;
 pub use server::Server;
 pub use webhooks::{EVENTS, Webhook, WebhookUrl};
 

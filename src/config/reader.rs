@@ -4,8 +4,6 @@
 //! Nothing stops at the first problem: a method that found one notes it and returns [`Reported`], and a section
 //! looks at its results only after it asked for all of them.
 
-use std::fs::File;
-use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +14,7 @@ use secrecy::SecretString;
 use super::layers::{Table, is_empty};
 use super::problem::{Origin, Problem, shown};
 use super::schema::{self, FILE_SUFFIX, Field, nearest};
+use super::secret_file::{self, SecretFile};
 
 /// A problem was noted; there is nothing more to say.
 #[derive(Clone, Copy, Debug)]
@@ -32,14 +31,6 @@ pub struct Line {
     pub origin: Origin,
 }
 
-/// A file that a secret was read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretFile {
-    /// Full name of the secret, without `_file`.
-    pub key: String,
-    pub path: String,
-}
-
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
@@ -52,9 +43,6 @@ pub(super) struct Reader<'a> {
     prefix: String,
     findings: &'a mut Findings,
 }
-
-/// Secrets are short; a longer file is a mistake.
-const LONGEST_SECRET: u64 = 64 * 1024;
 
 const EMPTY: &str = "(empty)";
 
@@ -77,7 +65,20 @@ impl<'a> Reader<'a> {
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) -> Reported {
         let twin = format!("{key}{FILE_SUFFIX}");
         let given = self.table.get(key).or_else(|| self.table.get(&twin));
-        let problem = Problem { key: self.full(key), origin: given.and_then(origin_within), message: message.into() };
+        let origin = given.and_then(origin_within);
+        self.problem_from(key, origin, message)
+    }
+
+    /// Notes a problem of the whole table.
+    pub(super) fn problem_here(&mut self, message: impl Into<String>) -> Reported {
+        let origin = self.table.iter().min_by_key(|(key, _)| *key).and_then(|(_, value)| origin_within(value));
+        let problem = Problem { key: self.prefix.clone(), origin, message: message.into() };
+        self.findings.problems.push(problem);
+        Reported
+    }
+
+    fn problem_from(&mut self, key: &str, origin: Option<Origin>, message: impl Into<String>) -> Reported {
+        let problem = Problem { key: self.full(key), origin, message: message.into() };
         self.findings.problems.push(problem);
         Reported
     }
@@ -189,7 +190,7 @@ impl<'a> Reader<'a> {
                 }
                 _ => {
                     let message = format!("must be a section, written [[{}]]", self.full(key));
-                    reported = Err(self.problem(&name, message));
+                    reported = Err(self.problem_from(&name, origin_within(item), message));
                 }
             }
         }
@@ -355,7 +356,7 @@ impl<'a> Reader<'a> {
         if path.is_empty() {
             return Ok(None);
         }
-        let text = read_short(Path::new(&path))
+        let text = secret_file::read(Path::new(&path))
             .map_err(|message| self.problem(&file_key, format!("names {}, which {message}", shown(&path))))?;
         self.findings.secret_files.push(SecretFile { key: self.full(key), path: path.clone() });
         Ok(Some((text, Origin::SecretFile { path, named_by: Box::new(named_by) })))
@@ -448,20 +449,4 @@ fn kind_name(kind: &ValueKind) -> &'static str {
         ValueKind::Table(_) => "a section",
         ValueKind::Array(_) => "a list",
     }
-}
-
-fn read_short(path: &Path) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("cannot be read: {error}");
-    // A named pipe would be waited for.
-    if !path.metadata().map_err(failed)?.is_file() {
-        return Err("is no file".into());
-    }
-    let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(LONGEST_SECRET + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LONGEST_SECRET {
-        return Err("is longer than 64 KiB".into());
-    }
-    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text")?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
 }

@@ -102,19 +102,24 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions and replacements from one to the other.
+/// Insertions, deletions, replacements and swaps of neighbours from one to the other.
 fn distance(word: &[char], candidate: &str) -> usize {
-    let mut row: Vec<usize> = (0..=word.len()).collect();
-    for (i, letter) in candidate.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+    let candidate: Vec<char> = candidate.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=word.len()).collect();
+    for (i, letter) in candidate.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, other) in word.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+            let replaced = above[j] + usize::from(letter != other);
+            let mut least = replaced.min(row[j] + 1).min(above[j + 1] + 1);
+            if i > 0 && j > 0 && *letter == word[j - 1] && candidate[i - 1] == *other {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut above, row);
     }
-    row[word.len()]
+    above[word.len()]
 }
 
 #[cfg(test)]
@@ -135,6 +140,7 @@ mod tests {
         let word: Vec<char> = "kitten".chars().collect();
         assert_eq!(distance(&word, "sitting"), 3);
         assert_eq!(distance(&word, "kitten"), 0);
+        assert_eq!(distance(&word, "iktten"), 1);
         assert_eq!(distance(&word, ""), 6);
     }
 

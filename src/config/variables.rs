@@ -4,6 +4,7 @@
 //! begins with `CHECKBACK_` and means nothing is a problem, because it is most likely a typing error.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 
 use ::config::Value;
 
@@ -35,7 +36,7 @@ pub(super) fn read(environment: &Environment, accounts: &[String], problems: &mu
     let mut given: BTreeMap<Vec<Step>, (String, Layer)> = BTreeMap::new();
     for (name, value) in environment.iter() {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        if RESERVED.contains(&name) || from_kubernetes(rest) {
+        if RESERVED.contains(&name) || from_kubernetes(rest, value) {
             continue;
         }
         let origin = Origin::Variable(name.to_owned());
@@ -187,7 +188,7 @@ fn number(text: &str) -> Option<usize> {
 
 /// Kubernetes and Docker links describe a service named `checkback…` to every container beside it by variables like
 /// `CHECKBACK_SERVICE_HOST` and `CHECKBACK_PORT_8080_TCP_ADDR`.
-fn from_kubernetes(rest: &str) -> bool {
+fn from_kubernetes(rest: &str, value: &OsStr) -> bool {
     if rest.contains("__") {
         return false;
     }
@@ -201,6 +202,6 @@ fn from_kubernetes(rest: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
-        || name.ends_with("_PORT")
+        || (name.ends_with("_PORT") && value.to_str().is_some_and(|value| value.contains("://")))
         || name.split_once("_PORT_").is_some_and(port)
 }

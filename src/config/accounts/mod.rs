@@ -100,18 +100,17 @@ fn check_name(reader: &mut Reader<'_>, name: &str, names: &[&str]) -> Outcome<()
         && letters.all(|letter| word(letter) || matches!(letter, b'-' | b'_'))
         && name.len() <= 63;
     if !sound {
-        let message = "is under a name that no account can have; use a-z, 0-9, `-` and `_`, beginning with one of \
-                       a-z, 0-9, at most 63";
-        return Err(reader.problem("kind", message));
+        let message =
+            "is no name for an account; use a-z, 0-9, `-` and `_`, beginning with one of a-z, 0-9, at most 63";
+        return Err(reader.problem_here(message));
     }
     let plain = |name: &str| name.replace('-', "_");
     match names.iter().find(|other| **other < name && plain(other) == plain(name)) {
         Some(other) => {
             let message = format!(
-                "the account's name is the same as {other} in environment variables, where `-` is written `_`; \
-                 rename one of them"
+                "is the same name as {other} in environment variables, where `-` is written `_`; rename one of them"
             );
-            Err(reader.problem("kind", message))
+            Err(reader.problem_here(message))
         }
         None => Ok(()),
     }
