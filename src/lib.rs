@@ -4,4 +4,5 @@ pub mod clock;
 pub mod domain;
 pub mod entropy;
 pub mod lifecycle;
+pub mod provider;
 pub mod store;

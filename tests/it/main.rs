@@ -1,0 +1,4 @@
+//! The tests that need more than one module, in one binary.
+
+mod alibaba;
+mod vectors;
