@@ -31,7 +31,10 @@ enum Reply {
 
 fn answer(status: &str, headers: &str, body: &str) -> Reply {
     let length = body.len();
-    Reply::Bytes(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{headers}\r\n{body}").into_bytes())
+    Reply::Bytes(
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n{body}")
+            .into_bytes(),
+    )
 }
 
 fn start() -> DateTime<Utc> {
@@ -321,6 +324,26 @@ async fn nobody_listening_is_a_fault_that_passes() {
     let outcome = client.check_result(&request()).await;
     assert_eq!(line(&outcome), "unavailable connect_failed");
     assert!(!format!("{outcome:?} {}", outcome.as_ref().unwrap_err()).contains("CANARY"));
+}
+
+#[tokio::test]
+async fn an_http_error_shows_no_url() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/?TransactionId=CANARY", listener.local_addr().unwrap());
+    drop(listener);
+    let client = HttpClient::new(short()).unwrap();
+    let error = client
+        .send(http::Method::POST, url.parse().unwrap(), http::HeaderMap::new(), bytes::Bytes::new())
+        .await
+        .unwrap_err();
+    let mut shown = format!("{error:?} {error}");
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    assert!(cause.is_some());
+    while let Some(error) = cause {
+        shown.push_str(&error.to_string());
+        cause = error.source();
+    }
+    assert!(!shown.contains("CANARY"), "{shown}");
 }
 
 fn refused_time(date: DateTime<Utc>) -> Reply {

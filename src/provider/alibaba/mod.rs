@@ -168,19 +168,16 @@ impl AlibabaClient {
         });
         let mut headers = self.headers(content_type);
         headers.insert(API_VERSION, HeaderValue::from_static(VERSION));
-        for (name, value) in [
-            (ACTION, operation),
-            (DATE, &*signed.date),
-            (NONCE, nonce),
-            (CONTENT_SHA256, &*signed.body_sha256),
-            (AUTHORIZATION, &*signed.authorization),
-        ] {
+        for (name, value) in
+            [(ACTION, operation), (DATE, &*signed.date), (NONCE, nonce), (CONTENT_SHA256, &*signed.body_sha256)]
+        {
             headers.insert(name, plain(value));
         }
+        headers.insert(AUTHORIZATION, secret(&signed.authorization));
         let credentials = self.signer.credentials();
         if let Some(token) = credentials.security_token() {
             headers.insert(ACCESS_KEY_ID, plain(credentials.access_key_id()));
-            headers.insert(SECURITY_TOKEN, plain(token.expose_secret()));
+            headers.insert(SECURITY_TOKEN, secret(token.expose_secret()));
         }
         (signed.query, headers, body.into())
     }
@@ -259,6 +256,13 @@ fn unreadable(answer: &HttpAnswer) -> ProviderError {
 
 fn plain(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).expect("keys were checked to be plain text, and the rest is made of it")
+}
+
+/// Shown as `Sensitive` by whoever prints headers.
+fn secret(value: &str) -> HeaderValue {
+    let mut value = plain(value);
+    value.set_sensitive(true);
+    value
 }
 
 #[cfg(test)]

@@ -115,8 +115,16 @@ fn take(object: &mut Map<String, Value>, name: &str) -> Option<Value> {
 
 /// An object, or the object in a string, or in a string within a string.
 fn unwrapped(value: Value) -> Option<Map<String, Value>> {
-    let mut value = value;
-    for _ in 0..MOST_WRAPS {
+    match value {
+        Value::Object(object) => Some(object),
+        Value::String(text) => unwrapped_text(&text),
+        _ => None,
+    }
+}
+
+fn unwrapped_text(text: &str) -> Option<Map<String, Value>> {
+    let mut value: Value = serde_json::from_str(text).ok()?;
+    for _ in 1..MOST_WRAPS {
         match value {
             Value::Object(object) => return Some(object),
             Value::String(text) => value = serde_json::from_str(&text).ok()?,
@@ -140,8 +148,8 @@ pub fn part<'a>(object: &'a Map<String, Value>, name: &str) -> Part<'a> {
         None | Some(Value::Null) => Part::Absent,
         Some(Value::Object(object)) => Part::Object(Cow::Borrowed(object)),
         Some(Value::String(text)) if text.trim().is_empty() => Part::Absent,
-        Some(value @ Value::String(_)) => {
-            unwrapped(value.clone()).map_or(Part::Unreadable, |object| Part::Object(Cow::Owned(object)))
+        Some(Value::String(text)) => {
+            unwrapped_text(text).map_or(Part::Unreadable, |object| Part::Object(Cow::Owned(object)))
         }
         Some(_) => Part::Unreadable,
     }
