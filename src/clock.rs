@@ -33,9 +33,7 @@ impl Clock {
 
     /// A clock that stands still at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: DateTime<Utc>) -> Self {
-        Self(Source::Manual(Arc::new(watch::Sender::new(
-            start.trunc_subsecs(SUBSECOND_DIGITS),
-        ))))
+        Self(Source::Manual(Arc::new(watch::Sender::new(start.trunc_subsecs(SUBSECOND_DIGITS)))))
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system for the time")]
