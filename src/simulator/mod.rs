@@ -61,7 +61,7 @@ pub struct Settings {
     pub scenario: Option<PathBuf>,
     /// How many calls are remembered.
     pub call_log_capacity: usize,
-    /// Take a CallbackUrl with `http` to other machines too, for containers side by side.
+    /// Take a `CallbackUrl` with `http` to other machines too, for containers side by side.
     pub allow_http_callbacks: bool,
 }
 

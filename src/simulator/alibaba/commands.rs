@@ -26,7 +26,7 @@ pub struct CreateTransaction {
     pub ext: Map<String, Value>,
     /// The person has already finished; no callback is sent. True when there are `answers`, else false.
     pub completed: Option<bool>,
-    /// So many calls of CheckResult after the completion still answer ProcessNotCompleted.
+    /// So many calls of CheckResult after the completion still answer `ProcessNotCompleted`.
     pub not_completed_calls: u32,
     /// So many calls of CheckResult after that answer `Passed` = `P`.
     pub pending_calls: u32,
@@ -84,7 +84,7 @@ pub struct Complete {
 pub struct SendCallbacks {
     /// 1 by default.
     pub callbacks: Option<u32>,
-    /// Needed when the transaction is unknown here or has no CallbackUrl.
+    /// Needed when the transaction is unknown here or has no `CallbackUrl`.
     pub callback_url: Option<String>,
     pub callback_token: Option<SecretString>,
     pub passed: Option<String>,

@@ -1,5 +1,6 @@
 //! What tests and people may do beside the API: make transactions, finish them, send callbacks.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,32 +89,25 @@ impl Alibaba {
             scores: &command.scores,
             ext: &command.ext,
         };
-        let script: std::collections::VecDeque<_> =
-            command.answers.iter().map(|answer| self.prepare(answer, product)).collect();
+        let script: VecDeque<_> = command.answers.iter().map(|answer| self.prepare(answer, product)).collect();
         let completed = command.completed.unwrap_or(!script.is_empty());
         let id = command.transaction_id.unwrap_or_else(|| self.new_transaction_id());
         if id.is_empty() {
             return Err(ControlError::Invalid("transaction_id is empty".to_owned()));
         }
         let merchant_biz_id = command.merchant_biz_id.unwrap_or_else(|| self.random.hex::<16>());
-        let special = !script.is_empty() || command.gone_code.is_some();
-        let transaction = Transaction {
-            merchant_biz_id: merchant_biz_id.as_str().into(),
-            product_code: product_code.into(),
-            product,
-            priority: None,
-            callback_url: command.callback_url.map(Into::into),
-            callback_token: command.callback_token,
-            doc_video: command.doc_video,
-            outcome: self.outcomes.choose(&wish, product, None),
-            completed_at: completed.then_some(now),
-            not_completed_calls: command.not_completed_calls,
-            pending_calls: command.pending_calls,
-            shown: false,
-            images_deleted: false,
-            all_deleted: false,
-            extras: special.then(|| Box::new(Extras { script, gone_code: command.gone_code, interrupted: None })),
-        };
+        let outcome = self.outcomes.choose(&wish, product, None);
+        let mut transaction = Transaction::new(&merchant_biz_id, product_code, product, outcome);
+        transaction.callback_url = command.callback_url.map(Into::into);
+        transaction.callback_token = command.callback_token;
+        transaction.doc_video = command.doc_video;
+        transaction.completed_at = completed.then_some(now);
+        transaction.not_completed_calls = command.not_completed_calls;
+        transaction.pending_calls = command.pending_calls;
+        // Extras cost memory, and a rehearsal with a million transactions has none.
+        if !script.is_empty() || command.gone_code.is_some() {
+            *transaction.extras() = Extras { script, gone_code: command.gone_code, interrupted: None };
+        }
         if !self.transactions.insert(&id, transaction) {
             return Err(ControlError::TransactionExists(id));
         }
@@ -125,12 +119,8 @@ impl Alibaba {
             return Scripted::Text { status: answer.status.unwrap_or(200), body: body.as_str().into() };
         }
         if let Some(code) = &answer.code {
-            let mut refusal = Refusal::new(code.clone());
-            refusal.status = answer.status.unwrap_or(refusal.status);
+            let mut refusal = Refusal::new(code.clone()).adjusted(answer.status, answer.message.as_deref());
             refusal.retry_after_ms = answer.retry_after_ms;
-            if let Some(message) = &answer.message {
-                refusal = refusal.saying(message.clone());
-            }
             return Scripted::Refused(refusal);
         }
         let (passed, sub_code) = (answer.passed.as_deref(), answer.sub_code.as_deref());

@@ -144,12 +144,9 @@ fn skew(fault: &Fault) -> Option<TimeDelta> {
 /// The answer of a fault; `None` for those that leave the answer as it is.
 fn faulty(fault: &Fault, request_id: &str, host: &str) -> Option<Answer> {
     let refused = |code: &str| {
-        let mut refusal = Refusal::new(code.to_owned());
-        refusal.status = fault.status.unwrap_or(refusal.status);
+        let status = fault.status.or((fault.kind == FaultKind::Status).then_some(500));
+        let mut refusal = Refusal::new(code.to_owned()).adjusted(status, fault.message.as_deref());
         refusal.retry_after_ms = fault.retry_after_ms;
-        if let Some(message) = &fault.message {
-            refusal = refusal.saying(message.clone());
-        }
         let code = refusal.code.clone();
         (refusal.into_response(request_id, host, fault.form), code)
     };
@@ -162,11 +159,7 @@ fn faulty(fault: &Fault, request_id: &str, host: &str) -> Option<Answer> {
                 Some(503) => "ServiceUnavailable",
                 _ => "InternalError",
             };
-            let (mut response, code) = refused(fault.code.as_deref().unwrap_or(code));
-            if fault.status.is_none() && fault.code.is_some() {
-                *response.status_mut() = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-            }
-            (response, code)
+            refused(fault.code.as_deref().unwrap_or(code))
         }
         FaultKind::Code => refused(fault.code.as_deref().unwrap_or("InternalError")),
         FaultKind::Throttle => refused(fault.code.as_deref().unwrap_or("Throttling.User")),

@@ -10,7 +10,7 @@ use super::Alibaba;
 use super::outcome::{Priority, Product, Wish};
 use super::refusal::Refusal;
 use super::request::ApiRequest;
-use super::transactions::{Checked, Transaction};
+use super::transactions::{Checked, Deleted, Transaction};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -99,23 +99,12 @@ impl Alibaba {
         let product = Product::of(product_code);
         let nothing = Map::new();
         let wish = Wish { passed: None, sub_code: None, scores: &nothing, ext: &nothing };
-        let transaction = Transaction {
-            merchant_biz_id: merchant_biz_id.into(),
-            product_code: product_code.into(),
-            product,
-            priority,
-            callback_url: callback_url.map(Into::into),
-            callback_token: request.parameter("CallbackToken").map(SecretString::from),
-            doc_video,
-            outcome: self.outcomes.choose(&wish, product, priority),
-            completed_at: None,
-            not_completed_calls: 0,
-            pending_calls: 0,
-            shown: false,
-            images_deleted: false,
-            all_deleted: false,
-            extras: None,
-        };
+        let outcome = self.outcomes.choose(&wish, product, priority);
+        let mut transaction = Transaction::new(merchant_biz_id, product_code, product, outcome);
+        transaction.priority = priority;
+        transaction.callback_url = callback_url.map(Into::into);
+        transaction.callback_token = request.parameter("CallbackToken").map(SecretString::from);
+        transaction.doc_video = doc_video;
         let id = self.new_transaction_id();
         // A fresh random id is not taken.
         self.transactions.insert(&id, transaction);
@@ -184,9 +173,9 @@ impl Alibaba {
                 return false;
             }
             match what {
-                "Img" => transaction.images_deleted = true,
+                "Img" => transaction.deleted = transaction.deleted.max(Deleted::Images),
                 "Text" => transaction.outcome = Arc::new(transaction.outcome.bare()),
-                _ => transaction.all_deleted = true,
+                _ => transaction.deleted = Deleted::All,
             }
             true
         });

@@ -30,6 +30,15 @@ impl Refusal {
         self
     }
 
+    /// With another status or text, where given.
+    pub(super) fn adjusted(mut self, status: Option<u16>, message: Option<&str>) -> Self {
+        self.status = status.unwrap_or(self.status);
+        if let Some(message) = message {
+            self.message = message.to_owned().into();
+        }
+        self
+    }
+
     pub(super) fn retry_after(mut self, ms: u64) -> Self {
         self.retry_after_ms = Some(ms);
         self

@@ -2,7 +2,7 @@
 //!
 //! Locks are per shard and held only while one transaction is read or changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,11 +31,19 @@ pub(super) enum Scripted {
     Text { status: u16, body: Arc<str> },
 }
 
+/// What the merchant had deleted. Deleted texts are gone from the outcome itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Deleted {
+    Nothing,
+    Images,
+    All,
+}
+
 /// What only a few transactions have.
 #[derive(Default)]
 pub(super) struct Extras {
     /// The last one stays; never emptied.
-    pub(super) script: std::collections::VecDeque<Scripted>,
+    pub(super) script: VecDeque<Scripted>,
     pub(super) gone_code: Option<String>,
     pub(super) interrupted: Option<String>,
 }
@@ -54,12 +62,31 @@ pub(super) struct Transaction {
     pub(super) pending_calls: u32,
     /// CheckResult has shown a result.
     pub(super) shown: bool,
-    pub(super) images_deleted: bool,
-    pub(super) all_deleted: bool,
+    pub(super) deleted: Deleted,
     pub(super) extras: Option<Box<Extras>>,
 }
 
 impl Transaction {
+    /// One that has not begun.
+    pub(super) fn new(merchant_biz_id: &str, product_code: &str, product: Product, outcome: Arc<Outcome>) -> Self {
+        Self {
+            merchant_biz_id: merchant_biz_id.into(),
+            product_code: product_code.into(),
+            product,
+            priority: None,
+            callback_url: None,
+            callback_token: None,
+            doc_video: false,
+            outcome,
+            completed_at: None,
+            not_completed_calls: 0,
+            pending_calls: 0,
+            shown: false,
+            deleted: Deleted::Nothing,
+            extras: None,
+        }
+    }
+
     /// One call of CheckResult. `pending` is the answer while the result is pending.
     pub(super) fn check(
         &mut self,
@@ -69,7 +96,7 @@ impl Transaction {
     ) -> Result<Checked, Refusal> {
         let Some(completed_at) = self.completed_at else { return Err(Refusal::new("ProcessNotCompleted")) };
         let since = now - completed_at;
-        if since >= RESULT_KEPT || self.all_deleted {
+        if since >= RESULT_KEPT || self.deleted == Deleted::All {
             let code = self.extras.as_ref().and_then(|extras| extras.gone_code.clone());
             return Err(code.map_or_else(|| Refusal::new("TransactionIdInvalid"), Refusal::new));
         }
@@ -81,8 +108,8 @@ impl Transaction {
             self.pending_calls -= 1;
             return Ok(Checked::Outcome { outcome: Arc::clone(pending), images: false, video: false });
         }
-        let video = self.doc_video && !self.images_deleted && since < VIDEO_KEPT;
-        let images = images && !self.images_deleted;
+        let video = self.has_video(now);
+        let images = images && self.deleted == Deleted::Nothing;
         let outcome = match self.extras.as_mut().and_then(|extras| next(&mut extras.script)) {
             Some(Scripted::Refused(refusal)) => return Err(refusal),
             Some(Scripted::Text { status, body }) => return Ok(Checked::Text { status, body }),
@@ -95,8 +122,8 @@ impl Transaction {
 
     /// The video can be downloaded.
     pub(super) fn has_video(&self, now: DateTime<Utc>) -> bool {
-        let deleted = self.images_deleted || self.all_deleted;
-        self.doc_video && !deleted && self.completed_at.is_some_and(|completed_at| now - completed_at < VIDEO_KEPT)
+        let kept = self.doc_video && self.deleted == Deleted::Nothing;
+        kept && self.completed_at.is_some_and(|completed_at| now - completed_at < VIDEO_KEPT)
     }
 
     pub(super) fn extras(&mut self) -> &mut Extras {
@@ -108,7 +135,7 @@ impl Transaction {
     }
 }
 
-fn next(script: &mut std::collections::VecDeque<Scripted>) -> Option<Scripted> {
+fn next(script: &mut VecDeque<Scripted>) -> Option<Scripted> {
     if script.len() > 1 {
         return script.pop_front();
     }

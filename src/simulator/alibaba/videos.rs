@@ -8,7 +8,7 @@ use sha2::Sha256;
 /// How long a link works.
 const LINK_WORKS: TimeDelta = TimeDelta::minutes(15);
 
-/// The head of a WebM file and nothing that could be played.
+/// The head of a `WebM` file and nothing that could be played.
 pub(super) const VIDEO: &[u8] = b"\x1A\x45\xDF\xA3\x9F\x42\x86\x81\x01\x42\xF7\x81\x01\x42\xF2\x81\x04\x42\xF3\x81\x08\x42\x82\x84webm\x42\x87\x81\x04\x42\x85\x81\x02simulated evidence video";
 
 pub(super) struct Videos {

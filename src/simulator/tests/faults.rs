@@ -21,7 +21,7 @@ fn fault(body: &str) -> Fault {
 async fn statuses_and_codes_are_as_asked_for() {
     let sim = Sim::start().await;
     for (body, status, code) in [
-        (r#"{}"#, 500, "InternalError"),
+        ("{}", 500, "InternalError"),
         (r#"{"status":503}"#, 503, "ServiceUnavailable"),
         (r#"{"status":502,"code":"Odd"}"#, 502, "Odd"),
         (r#"{"kind":"code","code":"Forbidden.RAMUserAccessDenied"}"#, 403, "Forbidden.RAMUserAccessDenied"),

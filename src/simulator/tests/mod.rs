@@ -173,8 +173,8 @@ impl Sim {
             ("SignatureNonce", signer.nonce.clone()),
             ("Timestamp", signer.date.clone()),
         ]);
-        let signed = parameters.iter().map(|(name, value)| (*name, value.as_str()));
-        let text = sign::rpc_string_to_sign(signer.method, signed);
+        let pairs = parameters.iter().map(|(name, value)| (*name, value.as_str()));
+        let text = sign::rpc_string_to_sign(signer.method, pairs);
         parameters.push(("Signature", sign::SigningKeys::new(signer.secret).rpc_signature(&text)));
         self.request(signer.method, &parameters)
     }
