@@ -15,7 +15,7 @@ use crate::store::Signal;
 
 /// How long unmatched callbacks are kept.
 const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
-const TIDY: Duration = Duration::from_secs(60);
+const TIDY: Duration = Duration::from_mins(1);
 /// How long to wait before listening again after that failed.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
