@@ -13,7 +13,7 @@ SELECT n,
     CASE WHEN n % 10 = 0 THEN 'alibaba-hk' ELSE 'alibaba-sg' END AS account,
     now() - make_interval(secs => (:finished - n) * 0.25) AS at,
     n % 1000 = 0 AS open
-FROM generate_series(1, :finished) AS n;
+FROM generate_series(1::bigint, :finished) AS n;
 
 INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product, expect_video, metadata,
     registered_at)
