@@ -1,0 +1,89 @@
+//! The simulator's own time: the real clock plus an offset that tests and people move.
+//!
+//! Everything a provider decides by time (signature windows, video links, retention) reads [`SimulatorClock::now`].
+//! The record of calls reads [`real_now`], because limits on the rate of calls are about real seconds.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use axum::http::HeaderValue;
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// The machine's time, which no test can move.
+#[expect(clippy::disallowed_methods, reason = "the simulator is independent of the service and has its own clock")]
+pub(super) fn real_now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// How to move the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockMove {
+    /// Forward, or back when negative.
+    Advance(TimeDelta),
+    Set(DateTime<Utc>),
+}
+
+pub(super) struct SimulatorClock {
+    offset_micros: AtomicI64,
+    date: Mutex<(i64, HeaderValue)>,
+}
+
+impl SimulatorClock {
+    pub(super) fn new() -> Self {
+        let now = real_now();
+        Self { offset_micros: AtomicI64::new(0), date: Mutex::new((now.timestamp(), http_date(now))) }
+    }
+
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        let offset = TimeDelta::microseconds(self.offset_micros.load(Ordering::Relaxed));
+        let real = real_now();
+        real.checked_add_signed(offset).unwrap_or(real)
+    }
+
+    pub(super) fn apply(&self, step: ClockMove) {
+        match step {
+            ClockMove::Advance(by) => {
+                self.offset_micros.fetch_add(by.num_microseconds().unwrap_or(0), Ordering::Relaxed);
+            }
+            ClockMove::Set(to) => {
+                let offset = to.signed_duration_since(real_now()).num_microseconds().unwrap_or(0);
+                self.offset_micros.store(offset, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The `Date` header of now; formatted once a second.
+    pub(super) fn date_header(&self) -> HeaderValue {
+        let now = self.now();
+        let mut cached = self.date.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.0 != now.timestamp() {
+            *cached = (now.timestamp(), http_date(now));
+        }
+        cached.1.clone()
+    }
+}
+
+/// The form of `Date` headers.
+pub(super) fn http_date(at: DateTime<Utc>) -> HeaderValue {
+    let text = at.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    HeaderValue::try_from(text).expect("a formatted time is visible ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_add_up_and_a_set_time_replaces_them() {
+        let clock = SimulatorClock::new();
+        clock.apply(ClockMove::Advance(TimeDelta::days(31)));
+        clock.apply(ClockMove::Advance(TimeDelta::days(-1)));
+        let ahead = clock.now() - real_now();
+        assert!(ahead > TimeDelta::days(29) && ahead <= TimeDelta::days(30), "{ahead}");
+
+        let target = DateTime::parse_from_rfc3339("2030-01-02T03:04:05Z").unwrap().to_utc();
+        clock.apply(ClockMove::Set(target));
+        assert!((clock.now() - target).num_seconds() < 60);
+        assert!(clock.date_header().to_str().unwrap().starts_with("Wed, 02 Jan 2030 03:0"));
+    }
+}
