@@ -40,7 +40,6 @@ RUN apt-get update \
 COPY --from=build-dev /build/target/release/checkback /usr/local/bin/checkback
 USER 65532:65532
 WORKDIR /data
-ENV CHECKBACK_SERVER__INTERNAL_LISTEN=0.0.0.0:8081
 EXPOSE 8080 8081 9090
 ENTRYPOINT ["checkback"]
 CMD ["demo"]
@@ -56,6 +55,6 @@ USER 65532:65532
 # In a container the loopback address reaches nobody. So keys are required: auth.mode = "none" is refused here.
 ENV CHECKBACK_SERVER__INTERNAL_LISTEN=0.0.0.0:8081
 EXPOSE 8080 8081
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["checkback", "health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["checkback", "health"]
 ENTRYPOINT ["checkback"]
 CMD ["serve"]
