@@ -1,9 +1,12 @@
 //! Checkback collects identity-verification verdicts before the provider deletes them.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod entropy;
+pub mod http;
 pub mod jobs;
 pub mod lifecycle;
 #[cfg(feature = "embedded-postgres")]
@@ -13,3 +16,4 @@ pub mod service;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;
+pub mod telemetry;

@@ -46,7 +46,6 @@ fn rate(qps: u32) -> Rate {
 }
 
 /// The loops of one replica.
-#[derive(Debug)]
 pub struct Engine {
     tasks: Tasks,
     queues: Tasks,

@@ -9,6 +9,8 @@ use super::wake::Wakes;
 use crate::lifecycle::Tasks;
 use crate::store::{Arrival, Arrived, Store, StoreError};
 
+pub use crate::provider::alibaba::callback::{Body, MalformedCallback, Notice};
+
 const BOUNDS: Bounds = Bounds { queued: 8192, in_flight: 2, batch: 256 };
 
 /// A callback that was not recorded; the provider is told to come again.

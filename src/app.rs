@@ -1,0 +1,301 @@
+//! The composition root: puts configuration, database, providers, loops and listeners together. Nothing else knows
+//! them all.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use chrono::TimeDelta;
+use secrecy::ExposeSecret;
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{self, AccountKind, AuthMode, Config, Environment};
+use crate::domain::TokenHash;
+use crate::entropy::Entropy;
+use crate::http::{self, Api, Key, Keys, Scope};
+use crate::jobs::Engine;
+use crate::lifecycle::{GRACE, Tasks};
+#[cfg(feature = "embedded-postgres")]
+use crate::private_postgres::{Durability, Options as PostgresOptions, PrivatePostgres, Search};
+use crate::provider::Provider;
+use crate::provider::alibaba::credentials::{Credentials, KeyParts};
+use crate::provider::alibaba::endpoint::{Endpoint, Network};
+use crate::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
+use crate::provider::http::{HttpClient, HttpSettings};
+use crate::service::Service;
+use crate::service::account::Account;
+use crate::store::{Migrations, Store};
+use crate::telemetry;
+
+/// Of the grace of a stop, what the requests under way may take; the checks get the rest.
+const REQUEST_GRACE: Duration = Duration::from_secs(3);
+/// And the queues of callbacks after the requests that fill them.
+const QUEUE_GRACE: Duration = Duration::from_secs(1);
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub migrate: bool,
+    pub clock: Clock,
+    pub entropy: Entropy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { migrate: true, clock: Clock::system(TimeDelta::zero()), entropy: Entropy::system() }
+    }
+}
+
+/// The database that the configuration names, or a private server that was started for it.
+pub struct Database {
+    options: PgConnectOptions,
+    #[cfg(feature = "embedded-postgres")]
+    private: Option<PrivatePostgres>,
+}
+
+impl Database {
+    /// Starts the private server when no database is configured.
+    pub async fn open(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        if let Some(url) = &config.database.url {
+            // The parser's error may quote the URL, and with it the password.
+            let options = url.expose_secret().parse().map_err(|_| {
+                anyhow::anyhow!("database.url cannot be read: it must look like postgres://user:password@host:5432/name")
+            })?;
+            return Ok(Self {
+                options,
+                #[cfg(feature = "embedded-postgres")]
+                private: None,
+            });
+        }
+        Self::open_private(config, environment).await
+    }
+
+    #[cfg(feature = "embedded-postgres")]
+    async fn open_private(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        let server = PrivatePostgres::start(PostgresOptions {
+            data_dir: config.database.data_dir.clone(),
+            durability: Durability::Full,
+            search: Search { explicit: environment.postgres_bin(), path: environment.path().map(ToOwned::to_owned) },
+            extra_settings: Vec::new(),
+        })
+        .await?;
+        Ok(Self { options: server.connect_options(), private: Some(server) })
+    }
+
+    #[cfg(not(feature = "embedded-postgres"))]
+    #[expect(clippy::unused_async, reason = "the other build starts a server here")]
+    async fn open_private(_: &Config, _: &Environment) -> anyhow::Result<Self> {
+        anyhow::bail!(
+            "no database is configured, and this build has no private Postgres: set DATABASE_URL or database.url"
+        )
+    }
+
+    pub fn store(&self, max_connections: u32) -> Store {
+        Store::new(self.options.clone(), max_connections)
+    }
+
+    /// Stops the private server, if there is one.
+    pub async fn close(self) -> anyhow::Result<()> {
+        #[cfg(feature = "embedded-postgres")]
+        if let Some(server) = self.private {
+            server.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A running service.
+pub struct App {
+    pub public: SocketAddr,
+    pub internal: SocketAddr,
+    pub service: Service,
+    engine: Engine,
+    listeners: Tasks,
+    queues: Tasks,
+}
+
+impl App {
+    /// Starts everything. `database` must outlive it.
+    pub async fn start(
+        config: &Config,
+        environment: &Environment,
+        database: &Database,
+        options: Options,
+    ) -> anyhow::Result<Self> {
+        let metrics = telemetry::metrics().context("the metrics could not be set up")?;
+        let accounts = accounts(config, environment, &options)?;
+        let store = database.store(config.database.max_connections);
+        let is_current = prepare(&store, options.migrate).await?;
+        let names: Vec<String> = accounts.iter().map(|account| account.name.clone()).collect();
+        if is_current {
+            store.add_accounts(&names).await.context("the accounts could not be stored")?;
+        }
+        if accounts.is_empty() {
+            warn!("no account is configured: nothing can be registered yet (see [accounts.…] in the configuration)");
+        }
+        let (queues, listeners) = (Tasks::new(), Tasks::new());
+        let service = Service::new(store, options.clock, options.entropy, accounts, &queues);
+        let engine = Engine::start(service.clone());
+        let api = Api {
+            service: service.clone(),
+            keys: Arc::new(keys(config)),
+            open_metrics: config.server.open_metrics,
+            metrics,
+            tasks: listeners.clone(),
+        };
+        let public = bind(config.server.public_listen, "server.public_listen").await?;
+        let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
+        let app = Self {
+            public: public.local_addr()?,
+            internal: internal.local_addr()?,
+            service,
+            engine,
+            listeners: listeners.clone(),
+            queues,
+        };
+        listeners.spawn(http::serve(public, http::public_router(&api), listeners.clone()));
+        listeners.spawn(http::serve(internal, http::internal_router(&api), listeners.clone()));
+        info!(public = %app.public, internal = %app.internal, accounts = names.len(), "ready");
+        Ok(app)
+    }
+
+    /// Stops softly: no new requests, those under way are answered, checks under way are finished or given back.
+    pub async fn shut_down(self) {
+        info!("stopping");
+        self.listeners.shut_down(REQUEST_GRACE).await;
+        self.queues.shut_down(QUEUE_GRACE).await;
+        self.engine.shut_down(GRACE.saturating_sub(REQUEST_GRACE + QUEUE_GRACE * 3)).await;
+        self.service.store.close().await;
+        info!("stopped");
+    }
+}
+
+/// Brings the database to this program's migrations, or says how it differs. True when it is current.
+async fn prepare(store: &Store, migrate: bool) -> anyhow::Result<bool> {
+    if migrate {
+        let applied = store.migrate().await.context("the database could not be prepared")?;
+        if applied > 0 {
+            info!(applied, "migrations were applied");
+        }
+        return Ok(true);
+    }
+    match store.migrations().await.context("the database could not be looked at")? {
+        Migrations::Current => Ok(true),
+        Migrations::Pending(pending) => {
+            warn!(pending, "migrations are pending: not ready until `checkback migrate` was run");
+            Ok(false)
+        }
+        Migrations::Foreign => {
+            warn!("the database has migrations that this version does not know: not ready");
+            Ok(false)
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{key}: {address} cannot be listened on (is another service running there?)"))
+}
+
+fn keys(config: &Config) -> Keys {
+    if config.auth.mode == AuthMode::None {
+        return Keys::Open;
+    }
+    if config.auth.keys.is_empty() {
+        warn!("no API key is configured: the internal listener refuses everything (see [[auth.keys]])");
+    }
+    let scope = |scope: &config::Scope| match scope {
+        config::Scope::Register => Scope::Register,
+        config::Scope::Read => Scope::Read,
+        config::Scope::Evidence => Scope::Evidence,
+        config::Scope::Operate => Scope::Operate,
+        config::Scope::Erase => Scope::Erase,
+    };
+    Keys::Known(
+        config
+            .auth
+            .keys
+            .iter()
+            .map(|key| Key {
+                name: key.name.clone(),
+                sha256: key.sha256.0,
+                scopes: key.scopes.iter().map(scope).collect(),
+            })
+            .collect(),
+    )
+}
+
+fn accounts(config: &Config, environment: &Environment, options: &Options) -> anyhow::Result<Vec<Account>> {
+    if config.accounts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let client = HttpClient::new(HttpSettings::default()).context("the HTTP client could not be set up")?;
+    let build = |(name, account): (&String, &config::Account)| {
+        let provider: Arc<dyn Provider> = match &account.kind {
+            AccountKind::Alibaba(settings) => {
+                let settings = alibaba(settings, account.allow_http, environment)
+                    .with_context(|| format!("accounts.{name}"))?;
+                Arc::new(AlibabaClient::new(
+                    settings,
+                    client.clone(),
+                    options.clock.clone(),
+                    options.entropy.clone(),
+                ))
+            }
+            AccountKind::Zoloz(_) => anyhow::bail!(
+                "accounts.{name}: kind = \"zoloz\" is not available in this version; remove the account for now"
+            ),
+        };
+        Ok(Account {
+            name: name.clone(),
+            qps: account.qps,
+            result_retention: account.result_retention,
+            video_retention: account.video_retention,
+            give_up_after: account.give_up_after,
+            callback_token: account.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret())),
+            provider,
+        })
+    };
+    config.accounts.iter().map(build).collect()
+}
+
+fn alibaba(
+    account: &config::AlibabaAccount,
+    allow_http: bool,
+    environment: &Environment,
+) -> anyhow::Result<AlibabaSettings> {
+    let network = match account.network {
+        config::Network::Public => Network::Public,
+        config::Network::Vpc => Network::Vpc,
+    };
+    let configured = KeyParts {
+        access_key_id: account.access_key.as_ref().map(|key| key.id.clone()),
+        access_key_secret: account.access_key.as_ref().map(|key| key.secret.clone()),
+        security_token: None,
+    };
+    let from_environment = KeyParts {
+        access_key_id: environment.alibaba_access_key_id().map(|id| id.expose_secret().to_owned()),
+        access_key_secret: environment.alibaba_access_key_secret(),
+        security_token: environment.alibaba_security_token(),
+    };
+    Ok(AlibabaSettings {
+        endpoint: Endpoint::choose(
+            account.endpoint.as_ref().map_or("", |url| url.as_str()),
+            &account.region,
+            network,
+            allow_http,
+        )?,
+        signature: match account.signature {
+            config::Signature::Acs3 => Signature::Acs3,
+            config::Signature::HmacSha1 => Signature::HmacSha1,
+        },
+        credentials: Credentials::choose(configured, from_environment)?,
+        // Evidence is not stored yet, so images would only be transferred to be thrown away.
+        images: false,
+    })
+}

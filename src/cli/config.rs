@@ -1,0 +1,33 @@
+//! `checkback config`: what is in force, and why.
+
+use std::process::ExitCode;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+
+use super::{Failure, Outcome, output};
+use crate::config::{Environment, Loaded, describe};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// As JSON, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(loaded: &Loaded, arguments: &Arguments, _: &Environment) -> Outcome {
+    let lines = describe(loaded);
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&lines).map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+        output::line(&text);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["KEY", "VALUE", "FROM"]);
+    for line in lines {
+        table.add_row([line.key.clone(), line.value.clone(), line.origin.to_string()]);
+    }
+    output::line(&table.to_string());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,92 @@
+//! `/callbacks/{account}`: what a provider, or anybody, sends when a person is done.
+//!
+//! Nothing here reaches a verdict. The answer is sent after what it says is committed.
+
+use axum::extract::{Path, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
+
+use super::{Api, Problem, body};
+use crate::domain::TokenHash;
+use crate::service::accept_callback::{Body, MalformedCallback, Notice};
+use crate::service::account::Account;
+use crate::store::{AccountToken, Arrival, Arrived};
+
+const ACCEPTED: &str = r#"{"status":"accepted"}"#;
+const UNMATCHED: &str = r#"{"status":"unmatched"}"#;
+
+pub async fn accept(State(api): State<Api>, Path(name): Path<String>, request: Request) -> Response {
+    let Some(account) = api.service.accounts.get(&name) else {
+        // The name may be anything, so it is no label.
+        count("", "account_unknown");
+        return Problem::account_unknown().into_response();
+    };
+    match record(&api, account, request).await {
+        // Accepted ones are counted when they are worked in: only then is it known which are repeats.
+        Ok(Arrived::Accepted) => answer(StatusCode::OK, ACCEPTED),
+        Ok(Arrived::Unmatched) => {
+            count(&account.name, "unmatched");
+            answer(StatusCode::ACCEPTED, UNMATCHED)
+        }
+        Ok(Arrived::TokenMismatch) => refuse(account, "token_mismatch", Problem::callback_token_mismatch()),
+        Ok(Arrived::Unknown) => refuse(account, "transaction_unknown", Problem::transaction_unknown()),
+        Err(problem) => {
+            let result = match problem.code() {
+                "body_too_large" => "too_large",
+                "body_too_slow" => "too_slow",
+                "database_unavailable" | "overloaded" | "stopping" => "unavailable",
+                _ => "malformed",
+            };
+            refuse(account, result, problem)
+        }
+    }
+}
+
+async fn record(api: &Api, account: &Account, request: Request) -> Result<Arrived, Problem> {
+    let at = api.service.clock.now();
+    let notice = if request.method() == Method::POST {
+        let (parts, body) = request.into_parts();
+        let bytes = body::read(&parts.headers, body).await.map_err(|problem| match problem.code() {
+            "body_malformed" => Problem::callback_malformed("The body broke off before its end."),
+            _ => problem,
+        })?;
+        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        Notice::parse(parts.uri.query(), Some(Body { content_type, bytes: &bytes }))
+    } else {
+        Notice::parse(request.uri().query(), None)
+    }
+    .map_err(|error| match error {
+        MalformedCallback::UnsupportedBody => Problem::callback_unsupported(),
+        other => Problem::callback_malformed(format!("Nothing was recorded: {other}.")),
+    })?;
+    let token = notice.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret()));
+    let account_token = match (account.callback_token, token) {
+        (None, _) => AccountToken::Unset,
+        (Some(expected), Some(given)) if expected == given => AccountToken::Right,
+        (Some(_), _) => AccountToken::Wrong,
+    };
+    let arrival = Arrival {
+        account: account.name.clone(),
+        transaction_id: notice.transaction_id,
+        token,
+        account_token,
+        passed: notice.passed,
+        sub_code: notice.sub_code,
+        at,
+    };
+    Ok(api.service.callbacks.accept(arrival).await?)
+}
+
+fn answer(status: StatusCode, body: &'static str) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn refuse(account: &Account, result: &'static str, problem: Problem) -> Response {
+    count(&account.name, result);
+    problem.into_response()
+}
+
+fn count(account: &str, result: &'static str) {
+    metrics::counter!("checkback_callbacks_total", "account" => account.to_owned(), "result" => result).increment(1);
+}

@@ -1,0 +1,324 @@
+//! Every way in which a request is refused, as `application/problem+json`.
+//!
+//! A problem says what happened, why, and what to do. Its `code` is stable; `docs/api.md` lists them all, and a test
+//! holds that list against [`CODES`]. What went wrong inside is logged where it was handled; a 5xx tells nothing of it.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::error;
+
+use crate::domain::FinalStatus;
+use crate::service::accept_callback::NotAccepted;
+use crate::service::batch::Turned;
+use crate::store::StoreError;
+
+/// How long a caller should wait when the database does not answer or too much is queued, in seconds.
+const RETRY_AFTER: u32 = 5;
+
+/// All codes, each with its status.
+pub const CODES: [(&str, u16); 22] = [
+    ("unauthorized", 401),
+    ("scope_missing", 403),
+    ("body_malformed", 400),
+    ("body_unsupported", 415),
+    ("body_too_large", 413),
+    ("body_too_slow", 408),
+    ("body_invalid", 422),
+    ("query_invalid", 422),
+    ("not_found", 404),
+    ("method_not_allowed", 405),
+    ("verification_not_found", 404),
+    ("transaction_conflict", 409),
+    ("already_final", 409),
+    ("account_unknown", 404),
+    ("transaction_unknown", 404),
+    ("callback_token_mismatch", 401),
+    ("callback_malformed", 400),
+    ("callback_unsupported", 415),
+    ("database_unavailable", 503),
+    ("overloaded", 503),
+    ("stopping", 503),
+    ("internal", 500),
+];
+
+/// One wrong member of a body or a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    pub field: Cow<'static, str>,
+    pub message: Cow<'static, str>,
+}
+
+impl FieldError {
+    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// An answer that refuses.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: Cow<'static, str>,
+    errors: Option<Vec<FieldError>>,
+    retry_after: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<&'a [FieldError]>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, title, detail: detail.into(), errors: None, retry_after: None }
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "The API key is missing or unknown",
+            "Send `Authorization: Bearer <key>` with a key whose SHA-256 is in the configuration under auth.keys.",
+        )
+    }
+
+    pub fn scope_missing(scope: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "scope_missing",
+            "The API key may not do this",
+            format!("The key needs the scope `{scope}`. Add it to the key's scopes in the configuration."),
+        )
+    }
+
+    pub fn body_malformed(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "body_malformed", "The body is not JSON", detail)
+    }
+
+    pub fn body_unsupported() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "body_unsupported",
+            "The body has the wrong type",
+            "Send JSON with `Content-Type: application/json`.",
+        )
+    }
+
+    pub fn body_too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "The body is too large",
+            "At most 64 KiB are accepted.",
+        )
+    }
+
+    pub fn body_too_slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_too_slow",
+            "The body did not arrive in time",
+            "The whole request must arrive within 10 seconds. Send it again.",
+        )
+    }
+
+    pub fn body_invalid(errors: Vec<FieldError>) -> Self {
+        let problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "body_invalid",
+            "Members of the body are wrong",
+            "Nothing was done. See `errors` for each member.",
+        );
+        Self { errors: Some(errors), ..problem }
+    }
+
+    pub fn query_invalid(errors: Vec<FieldError>) -> Self {
+        let problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "query_invalid",
+            "Values in the query are wrong",
+            "See `errors` for each value.",
+        );
+        Self { errors: Some(errors), ..problem }
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here", "This listener does not serve the path.")
+    }
+
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "The method does not fit the path",
+            "See the header `Allow` for the methods that do.",
+        )
+    }
+
+    pub fn verification_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "verification_not_found",
+            "There is no such verification",
+            "No verification has this id. Use the `id` that registering returned.",
+        )
+    }
+
+    pub fn transaction_conflict(id: impl std::fmt::Display, members: &[&str]) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "transaction_conflict",
+            "The transaction is registered with other data",
+            format!(
+                "Verification {id} has this transaction_id, and differs in: {}. Nothing was changed.",
+                members.join(", ")
+            ),
+        )
+    }
+
+    pub fn already_final(status: FinalStatus) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "already_final",
+            "The verification is final",
+            format!(
+                "It is {status}. To ask the provider again all the same, send {{\"recheck\":true}} with a key that \
+                 has the scope operate."
+            ),
+        )
+    }
+
+    pub fn account_unknown() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "account_unknown",
+            "There is no such account",
+            "The path must end with the name of an account in the configuration.",
+        )
+    }
+
+    pub fn transaction_unknown() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "transaction_unknown",
+            "The transaction is not registered",
+            "Register it with POST /verifications before its callback can arrive.",
+        )
+    }
+
+    pub fn callback_token_mismatch() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "callback_token_mismatch",
+            "The callback token is wrong",
+            "The callback must carry the token that was registered for its transaction.",
+        )
+    }
+
+    pub fn callback_malformed(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "callback_malformed", "The callback cannot be read", detail)
+    }
+
+    pub fn callback_unsupported() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "callback_unsupported",
+            "The body has the wrong type",
+            "Send a form or JSON.",
+        )
+    }
+
+    fn database_unavailable() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "database_unavailable",
+            "The database does not answer",
+            "Nothing was recorded. Send the request again later.",
+        );
+        Self { retry_after: Some(RETRY_AFTER), ..problem }
+    }
+
+    fn overloaded() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Too much is waiting",
+            "Nothing was recorded. Send the request again later.",
+        );
+        Self { retry_after: Some(1), ..problem }
+    }
+
+    fn stopping() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "The service is stopping",
+            "Nothing was recorded. Send the request again; another replica or the restarted service takes it.",
+        );
+        Self { retry_after: Some(1), ..problem }
+    }
+
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something is wrong in the service",
+            "The service's log says more.",
+        )
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        error!(error = &error as &dyn std::error::Error, "a request failed at the database");
+        if error.is_unavailable() { Self::database_unavailable() } else { Self::internal() }
+    }
+}
+
+impl From<NotAccepted> for Problem {
+    fn from(error: NotAccepted) -> Self {
+        match error {
+            NotAccepted::Database => Self::database_unavailable(),
+            NotAccepted::Turned(Turned::Full) => Self::overloaded(),
+            NotAccepted::Turned(Turned::Stopping) => Self::stopping(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: format!("urn:checkback:problem:{}", self.code),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            errors: self.errors.as_deref(),
+        };
+        let text = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

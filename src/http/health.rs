@@ -1,0 +1,55 @@
+//! Whether the process lives, and whether it can do its work.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use tracing::warn;
+
+use super::Api;
+use crate::store::Migrations;
+
+pub async fn live() -> Response {
+    Json(json!({ "status": "alive" })).into_response()
+}
+
+/// Ready: the database answers and its migrations are this program's. An account in trouble is named, but does not
+/// make the service unready: everything else goes on.
+pub async fn ready(State(api): State<Api>) -> Response {
+    let store = &api.service.store;
+    let (database, migrations) = match store.migrations().await {
+        Ok(Migrations::Current) => ("ok", json!({ "status": "current" })),
+        Ok(Migrations::Pending(count)) => ("ok", json!({ "status": "pending", "pending": count })),
+        Ok(Migrations::Foreign) => ("ok", json!({ "status": "foreign" })),
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "not ready: the database does not answer");
+            ("unavailable", json!({ "status": "unknown" }))
+        }
+    };
+    let is_ready = database == "ok" && migrations["status"] == "current";
+    let mut accounts: Map<String, Value> =
+        api.service.accounts.keys().map(|name| (name.clone(), json!({ "status": "unknown" }))).collect();
+    if is_ready && let Ok(known) = store.account_health().await {
+        for health in known {
+            let Some(shown) = accounts.get_mut(&health.account) else { continue };
+            *shown = match health.failing {
+                None => json!({ "status": "ok" }),
+                Some(failing) => json!({
+                    "status": "failing",
+                    "reason": failing.reason,
+                    "code": failing.code,
+                    "since": super::verifications::body::time(failing.since),
+                }),
+            };
+        }
+    }
+    let body = json!({
+        "status": if is_ready { "ready" } else { "unready" },
+        "database": { "status": database },
+        "migrations": migrations,
+        "accounts": accounts,
+    });
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}

@@ -1,0 +1,95 @@
+//! The two listeners: one for providers and browsers, one for the merchant's own services.
+//!
+//! A path of one is 404 on the other, so that only the callback side need be reachable from outside.
+
+mod auth;
+mod body;
+mod callbacks;
+mod error;
+mod health;
+mod metrics;
+mod server;
+mod verifications;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::lifecycle::Tasks;
+use crate::service::Service;
+
+pub use auth::{Key, Keys, Scope};
+pub use error::{CODES, Problem};
+pub use server::serve;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    pub service: Service,
+    pub keys: Arc<Keys>,
+    /// `/metrics` needs no key.
+    pub open_metrics: bool,
+    pub metrics: PrometheusHandle,
+    /// Waiting requests are answered early when these stop.
+    pub tasks: Tasks,
+}
+
+/// What the internet reaches.
+pub fn public_router(api: &Api) -> Router {
+    let router = Router::new()
+        .route("/callbacks/{account}", get(callbacks::accept).post(callbacks::accept))
+        .route("/healthz", get(health::live));
+    finish(router, api, "public")
+}
+
+/// What the merchant's services and operators reach.
+pub fn internal_router(api: &Api) -> Router {
+    let router = Router::new()
+        .route("/verifications", get(verifications::list::list).post(verifications::register::register))
+        .route("/verifications/{id}", get(verifications::show::show))
+        .route("/verifications/{id}/history", get(verifications::history::history))
+        .route("/verifications/{id}/collect", post(verifications::collect::collect))
+        .route("/metrics", get(metrics::render))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .layer(middleware::from_fn_with_state(api.clone(), request_id));
+    finish(router, api, "internal")
+}
+
+fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
+    router
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            // What a panic says may hold data; the panic hook has logged its place.
+            Problem::internal().into_response()
+        }))
+        .layer(middleware::from_fn(move |request: Request, next: Next| metrics::count(listener, request, next)))
+        .with_state(api.clone())
+}
+
+/// Takes the caller's request id, or makes one, and returns it.
+async fn request_id(axum::extract::State(api): axum::extract::State<Api>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).filter(|id| is_plain(id)).cloned();
+    let id = given.unwrap_or_else(|| {
+        HeaderValue::from_str(&api.service.entropy.hex32()).expect("hex digits are a header value")
+    });
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Short and printable, so that it can stand in logs.
+fn is_plain(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    !bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(u8::is_ascii_graphic)
+}

@@ -1,0 +1,99 @@
+//! `GET /verifications`: pages, newest first.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::body::render;
+use super::query::Query;
+use crate::domain::{Status, VerificationId};
+use crate::http::auth::Scope;
+use crate::http::{Api, Problem};
+use crate::store::Filter;
+
+const LIMIT: i64 = 50;
+const MOST: i64 = 200;
+
+pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    api.keys.require(&headers, Scope::Read)?;
+    let filter = parse(&uri)?;
+    // One more than asked for tells whether there is a next page.
+    let mut records = api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() }).await?;
+    let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+    let next_cursor = if records.len() > limit {
+        records.truncate(limit);
+        records.last().map(|last| cursor(last.id))
+    } else {
+        None
+    };
+    let items: Vec<_> = records
+        .iter()
+        .map(|record| render(record, api.service.accounts.get(&record.account).map(AsRef::as_ref)))
+        .collect();
+    Ok(Json(json!({ "items": items, "next_cursor": next_cursor })).into_response())
+}
+
+fn cursor(id: VerificationId) -> String {
+    URL_SAFE_NO_PAD.encode(id.0.as_bytes())
+}
+
+fn parse_cursor(text: &str) -> Option<VerificationId> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    Uuid::from_slice(&bytes).ok().map(VerificationId)
+}
+
+fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|time| time.to_utc())
+        .map_err(|_| "must be a time such as 2026-01-31T12:00:00Z")
+}
+
+fn text(text: &str) -> Result<String, &'static str> {
+    if text.chars().count() <= 128 { Ok(text.to_owned()) } else { Err("must have at most 128 characters") }
+}
+
+fn parse(uri: &Uri) -> Result<Filter, Problem> {
+    let mut query = Query::of(uri);
+    let filter = Filter {
+        status: query.take("status", |text| {
+            text.parse::<Status>().map_err(|_| {
+                "must be waiting, collecting, passed, failed, review, void, expired or unresolvable"
+            })
+        }),
+        account: query.take("account", text),
+        transaction_id: query.take("transaction_id", text),
+        merchant_biz_id: query.take("merchant_biz_id", text),
+        registered_after: query.take("registered_after", parse_time),
+        registered_before: query.take("registered_before", parse_time),
+        below: query.take("cursor", |text| {
+            parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged")
+        }),
+        limit: query
+            .take("limit", |text| {
+                text.parse().ok().filter(|limit| (1..=MOST).contains(limit)).ok_or("must be a whole number from 1 to 200")
+            })
+            .unwrap_or(LIMIT),
+    };
+    query.finish()?;
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_and_a_broken_one_is_refused() {
+        let id = VerificationId(Uuid::from_u128(42));
+        assert_eq!(parse_cursor(&cursor(id)), Some(id));
+        for broken in ["", "x", "AAAA", "!!!!", &"A".repeat(23)] {
+            assert_eq!(parse_cursor(broken), None, "{broken}");
+        }
+    }
+}

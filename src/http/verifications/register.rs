@@ -1,0 +1,220 @@
+//! `POST /verifications`: register a transaction that the merchant's own server started at the provider.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::body::render;
+use crate::domain::TokenHash;
+use crate::http::auth::Scope;
+use crate::http::error::FieldError;
+use crate::http::{Api, Problem, body};
+use crate::service::account::Account;
+use crate::service::register::Registration;
+use crate::store::Registered;
+
+/// Of the compact form.
+const MOST_METADATA: usize = 4096;
+
+pub async fn register(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    let (parts, content) = request.into_parts();
+    api.keys.require(&parts.headers, Scope::Register)?;
+    let given: BTreeMap<String, Box<RawValue>> = object(&parts.headers, content).await?;
+    let (account, registration) = parse(&api.service.accounts, given)?;
+    let (id, status) = match api.service.register(&account, registration).await? {
+        Registered::New { id, .. } => (id, StatusCode::CREATED),
+        Registered::Same(id) => (id, StatusCode::OK),
+        Registered::Conflict { id, members } => return Err(Problem::transaction_conflict(id, &members)),
+    };
+    let record = api.service.store.record(id).await?.ok_or_else(Problem::internal)?;
+    let location = HeaderValue::from_str(&format!("/verifications/{id}")).map_err(|_| Problem::internal())?;
+    Ok((status, [(header::LOCATION, location)], Json(render(&record, Some(&account)))).into_response())
+}
+
+async fn object(
+    headers: &HeaderMap,
+    content: axum::body::Body,
+) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
+    let whole: Box<RawValue> = body::json(headers, content)
+        .await?
+        .ok_or_else(|| Problem::body_malformed("The body is empty. Send a JSON object."))?;
+    serde_json::from_str(whole.get())
+        .map_err(|_| Problem::body_invalid(vec![FieldError::new("", "the body must be an object")]))
+}
+
+/// The members of the body, each taken out and checked; what is left at the end is unknown.
+struct Members {
+    left: BTreeMap<String, Box<RawValue>>,
+    errors: Vec<FieldError>,
+}
+
+impl Members {
+    /// The member's text, if it is one that `accept` finds nothing wrong with. Null counts as absent.
+    fn text(&mut self, name: &'static str, accept: impl FnOnce(&str) -> Result<(), &'static str>) -> Option<String> {
+        let raw = self.left.remove(name)?;
+        match serde_json::from_str::<Value>(raw.get()) {
+            Ok(Value::Null) => None,
+            Ok(Value::String(text)) => match accept(&text) {
+                Ok(()) => Some(text),
+                Err(message) => self.wrong(name, message),
+            },
+            _ => self.wrong(name, "must be a text"),
+        }
+    }
+
+    fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let raw = self.left.remove(name)?;
+        match serde_json::from_str::<Option<bool>>(raw.get()) {
+            Ok(flag) => flag,
+            Err(_) => self.wrong(name, "must be true or false"),
+        }
+    }
+
+    fn metadata(&mut self) -> Option<Box<RawValue>> {
+        let raw = self.left.remove("metadata")?;
+        let value = match serde_json::from_str::<Value>(raw.get()) {
+            Ok(Value::Null) => return None,
+            Ok(value @ Value::Object(_)) => value,
+            _ => return self.wrong("metadata", "must be an object"),
+        };
+        let compact = compact(raw.get());
+        if holds_nul(&value) {
+            return self.wrong("metadata", "must not hold NUL characters");
+        }
+        if compact.len() > MOST_METADATA {
+            return self.wrong("metadata", "must have at most 4 KiB in its compact form");
+        }
+        // Taking blanks out of JSON leaves JSON.
+        RawValue::from_string(compact).ok()
+    }
+
+    fn wrong<T>(&mut self, name: &'static str, message: &'static str) -> Option<T> {
+        self.errors.push(FieldError::new(name, message));
+        None
+    }
+}
+
+fn parse(
+    accounts: &BTreeMap<String, Arc<Account>>,
+    given: BTreeMap<String, Box<RawValue>>,
+) -> Result<(Arc<Account>, Registration), Problem> {
+    let mut members = Members { left: given, errors: Vec::new() };
+    let had_account = members.left.contains_key("account");
+    let account = match members.text("account", |_| Ok(())) {
+        Some(name) => match accounts.get(&name) {
+            Some(account) => Some(Arc::clone(account)),
+            None => members.wrong("account", "is not an account in the configuration"),
+        },
+        None if had_account && !members.errors.is_empty() => None,
+        None if accounts.len() == 1 => accounts.values().next().map(Arc::clone),
+        None => members.wrong("account", "is required, because not exactly one account is configured"),
+    };
+    if members.left.remove("initialize").is_some_and(|raw| raw.get() != "null") {
+        members.errors.push(FieldError::new(
+            "initialize",
+            "is not available yet: call Initialize yourself and send its TransactionId as transaction_id",
+        ));
+    }
+    let had_transaction_id = members.left.contains_key("transaction_id");
+    let transaction_id = members.text("transaction_id", |text| plain(text, 128, "must have 1 to 128 characters"));
+    if transaction_id.is_none() && (!had_transaction_id || members.errors.is_empty()) {
+        members.errors.push(FieldError::new("transaction_id", "is required"));
+    }
+    let merchant_biz_id = members.text("merchant_biz_id", |text| {
+        let is_good = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if is_good { Ok(()) } else { Err("must have 1 to 32 letters and digits") }
+    });
+    let callback_token =
+        members.text("callback_token", |text| plain(text, 512, "must have 1 to 512 characters"));
+    let product = members.text("product", |text| {
+        let is_good = (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        if is_good { Ok(()) } else { Err("must have 1 to 64 letters, digits, `_` and `-`") }
+    });
+    let return_url = members.text("return_url", |text| {
+        let is_good = text.len() <= 2048
+            && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if is_good { Ok(()) } else { Err("must be an absolute http or https URL of at most 2048 bytes") }
+    });
+    let expect_video = members.flag("expect_video");
+    let metadata = members.metadata();
+    let Members { left, mut errors } = members;
+    errors.extend(left.into_keys().map(|name| FieldError::new(name, "is not a member of this request")));
+    match (account, transaction_id) {
+        (Some(account), Some(transaction_id)) if errors.is_empty() => Ok((
+            account,
+            Registration {
+                transaction_id,
+                merchant_biz_id,
+                callback_token: callback_token.as_deref().map(TokenHash::of),
+                product,
+                expect_video,
+                return_url,
+                metadata,
+            },
+        )),
+        _ => Err(Problem::body_invalid(errors)),
+    }
+}
+
+fn plain(text: &str, most: usize, message: &'static str) -> Result<(), &'static str> {
+    if text.chars().any(char::is_control) {
+        return Err("must not hold control characters");
+    }
+    if (1..=most).contains(&text.chars().count()) { Ok(()) } else { Err(message) }
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// `json` without the blanks between its tokens; numbers keep their digits.
+fn compact(json: &str) -> String {
+    let mut in_text = false;
+    let mut escaped = false;
+    json.chars()
+        .filter(|&character| {
+            if in_text {
+                in_text = escaped || character != '"';
+                escaped = !escaped && character == '\\';
+                return true;
+            }
+            in_text = character == '"';
+            !character.is_ascii_whitespace()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn compacting_keeps_texts_and_digits() {
+        let given = "{ \"a b\" : [ 1.0 , 12345678901234567890123 ],\n\t\"quote\\\" \" : \" x \\\\\" }";
+        assert_eq!(compact(given), r#"{"a b":[1.0,12345678901234567890123],"quote\" ":" x \\"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn compacting_changes_no_meaning(texts in proptest::collection::vec(".*", 0..6)) {
+            let value = serde_json::json!({ "texts": texts, "deep": { "n": [1, 2.5, null] } });
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            prop_assert_eq!(compact(&pretty), value.to_string());
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The whole service as tests meet it: real router, real database, the simulator as provider, a clock moved by hand.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use checkback::app::{App, Database, Options};
+use checkback::clock::Clock;
+use checkback::config::{Environment, load_text};
+use checkback::entropy::Entropy;
+use checkback::simulator::{ClockMove, CreateTransaction, Settings, Simulator};
+use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::database::{TestDatabase, database};
+
+/// A key with every scope.
+pub const KEY: &str = "test-key-with-every-scope";
+/// The account that every test has; its QPS is out of the way unless a test sets it.
+pub const ACCOUNT: &str = "alibaba-sg";
+
+/// How long a condition may take to come true before a test fails. Nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a test wants to be different.
+pub struct Setup {
+    /// Further lines of the account's section.
+    pub account: String,
+    /// Further sections.
+    pub more: String,
+    pub simulator: Settings,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { account: "qps = 100000".to_owned(), more: String::new(), simulator: Settings::default() }
+    }
+}
+
+pub struct TestApp {
+    pub app: Option<App>,
+    pub clock: Clock,
+    pub simulator: Simulator,
+    pub simulator_address: SocketAddr,
+    /// Several apps may share one.
+    pub database: std::sync::Arc<TestDatabase>,
+    pub http: reqwest::Client,
+    pub config: String,
+    simulator_task: JoinHandle<()>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests start where the real time is, because signatures carry it")]
+fn real_now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' own client: no product code calls it")]
+pub fn http_client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(70))
+        .build()
+        .expect("a plain client can be built")
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the simulator ends with the test's runtime")]
+    pub async fn with(setup: Setup) -> Self {
+        let simulator = Simulator::new(&setup.simulator).expect("the simulator starts");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let simulator_address = listener.local_addr().expect("an address");
+        let serving = simulator.clone();
+        let simulator_task = tokio::spawn(async move {
+            serving.serve(listener, std::future::pending()).await.expect("the simulator serves");
+        });
+        let digest = hex::encode(Sha256::digest(KEY));
+        let config = format!(
+            r#"
+            [server]
+            public_listen = "127.0.0.1:0"
+            internal_listen = "127.0.0.1:0"
+            [[auth.keys]]
+            name = "test"
+            sha256 = "{digest}"
+            scopes = ["register", "read", "evidence", "operate", "erase"]
+            [accounts.{ACCOUNT}]
+            kind = "alibaba"
+            endpoint = "http://{simulator_address}"
+            access_key_id = "sim-key-id"
+            access_key_secret = "sim-key-secret"
+            {}
+            {}
+            "#,
+            setup.account, setup.more
+        );
+        let mut test = Self {
+            app: None,
+            clock: Clock::manual(real_now()),
+            simulator,
+            simulator_address,
+            database: std::sync::Arc::new(database().await),
+            http: http_client(),
+            config,
+            simulator_task,
+        };
+        test.app = Some(test.replica().await);
+        test
+    }
+
+    /// Another service on the same database, clock and simulator.
+    pub async fn replica(&self) -> App {
+        let environment = Environment::from_pairs([("DATABASE_URL", self.database.url())]);
+        let loaded = load_text("test", &self.config, &environment).expect("the configuration is right");
+        let database = Database::open(&loaded.config, &environment).await.expect("the database is there");
+        let options = Options { clock: self.clock.clone(), entropy: Entropy::system(), ..Options::default() };
+        App::start(&loaded.config, &environment, &database, options).await.expect("the service starts")
+    }
+
+    fn app(&self) -> &App {
+        self.app.as_ref().expect("the service runs")
+    }
+
+    /// Stops the service and starts it again.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.app = Some(self.replica().await);
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some(app) = self.app.take() {
+            app.shut_down().await;
+        }
+    }
+
+    /// Moves the clocks of service and simulator.
+    pub fn advance(&self, by: Duration) {
+        self.simulator.move_clock(ClockMove::Advance(TimeDelta::from_std(by).expect("a short time")));
+        self.clock.advance(by);
+    }
+
+    pub fn internal(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app().internal)
+    }
+
+    pub fn public(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app().public)
+    }
+
+    /// A request to the internal listener with the key of all scopes.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, self.internal(path)).bearer_auth(KEY)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.expect("an answer")
+    }
+
+    pub async fn get_json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        let status = response.status();
+        let body = response.json().await.expect("JSON");
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        body
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        self.request(Method::POST, path).json(body).send().await.expect("an answer")
+    }
+
+    /// Makes a transaction at the simulator and registers it; returns its ids: (transaction, verification).
+    pub async fn begin(&self, transaction: CreateTransaction, registration: Value) -> (String, String) {
+        let created = self.simulator.create(transaction).expect("a transaction");
+        let mut body = json!({ "account": ACCOUNT, "transaction_id": created.transaction_id });
+        for (name, value) in registration.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        let response = self.post("/verifications", &body).await;
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        (created.transaction_id, body["id"].as_str().expect("an id").to_owned())
+    }
+
+    /// Sends a callback as the provider would.
+    pub async fn callback(&self, transaction_id: &str, token: Option<&str>) -> Response {
+        let mut query = format!("transactionId={transaction_id}&passed=Y&subCode=200");
+        if let Some(token) = token {
+            query.push_str("&callbackToken=");
+            query.push_str(token);
+        }
+        self.http.get(self.public(&format!("/callbacks/{ACCOUNT}?{query}"))).send().await.expect("an answer")
+    }
+
+    pub async fn verification(&self, id: &str) -> Value {
+        self.get_json(&format!("/verifications/{id}")).await
+    }
+
+    /// Waits for the verdict.
+    pub async fn final_verification(&self, id: &str) -> Value {
+        let body = self.get_json(&format!("/verifications/{id}?wait=20")).await;
+        assert_eq!(body["final"], true, "not final in time: {body}");
+        body
+    }
+
+    pub async fn history(&self, id: &str) -> Vec<Value> {
+        let body = self.get_json(&format!("/verifications/{id}/history")).await;
+        body["items"].as_array().expect("items").clone()
+    }
+
+    /// The calls of `operation` that the simulator received.
+    pub fn provider_calls(&self, operation: &str) -> usize {
+        self.simulator.call_log().iter().filter(|call| call.operation == operation).count()
+    }
+
+    /// Asks until `condition` holds; fails when it never does.
+    pub async fn until<T, F>(&self, what: &str, mut condition: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Option<T>>,
+    {
+        let looking = async {
+            loop {
+                if let Some(found) = condition().await {
+                    return found;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("never: {what}"))
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.simulator_task.abort();
+    }
+}
