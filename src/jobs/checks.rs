@@ -72,8 +72,7 @@ impl Checks {
         tokio::select! {
             biased;
             () = call_off.cancelled() => return self.lost(&job),
-            // Its lease is given back with all others that are left.
-            () = stopping => return,
+            () = stopping => return self.in_flight.put_aside(job.id, job.token),
             () = self.wait_for_slot(account, &job, leased_at) => {}
         }
         let request = CheckRequest {

@@ -45,7 +45,7 @@ pub(super) async fn recover(service: Service, tasks: Tasks) {
 pub(super) async fn renew(service: Service, in_flight: Arc<InFlight>, tasks: Tasks) {
     loop {
         if tasks.is_stopping() {
-            if in_flight.all().is_empty() {
+            if in_flight.is_empty() {
                 return;
             }
             tokio::time::sleep(RENEWAL / 10).await;
