@@ -47,7 +47,7 @@ fn job(hinted: bool) -> LeasedJob {
         checks: 3,
         running: 0,
         faults: 0,
-        wait: Duration::ZERO,
+        slot_in: 0.0,
         probe: false,
         throttled: false,
     }
