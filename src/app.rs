@@ -63,7 +63,9 @@ impl Database {
         if let Some(url) = &config.database.url {
             // The parser's error may quote the URL, and with it the password.
             let options = url.expose_secret().parse().map_err(|_| {
-                anyhow::anyhow!("database.url cannot be read: it must look like postgres://user:password@host:5432/name")
+                anyhow::anyhow!(
+                    "database.url cannot be read: it must look like postgres://user:password@host:5432/name"
+                )
             })?;
             return Ok(Self {
                 options,
@@ -238,14 +240,9 @@ fn accounts(config: &Config, environment: &Environment, options: &Options) -> an
     let build = |(name, account): (&String, &config::Account)| {
         let provider: Arc<dyn Provider> = match &account.kind {
             AccountKind::Alibaba(settings) => {
-                let settings = alibaba(settings, account.allow_http, environment)
-                    .with_context(|| format!("accounts.{name}"))?;
-                Arc::new(AlibabaClient::new(
-                    settings,
-                    client.clone(),
-                    options.clock.clone(),
-                    options.entropy.clone(),
-                ))
+                let settings =
+                    alibaba(settings, account.allow_http, environment).with_context(|| format!("accounts.{name}"))?;
+                Arc::new(AlibabaClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
             }
             AccountKind::Zoloz(_) => anyhow::bail!(
                 "accounts.{name}: kind = \"zoloz\" is not available in this version; remove the account for now"

@@ -4,6 +4,13 @@
 //! matter. Absolute figures move with the machine; ratios of one run hold. Arguments pick sections: `limits`, `ack`,
 //! `path`, `slow-disk`, `process`; `--seconds N` sets the length of each measurement.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts and times of a benchmark are far below where a float loses them"
+)]
+
 mod load;
 mod process;
 mod report;
@@ -26,7 +33,6 @@ struct Wanted {
 }
 
 impl Wanted {
-    #[expect(clippy::disallowed_methods, reason = "a benchmark is started by hand")]
     fn from_arguments() -> Result<Self> {
         let mut wanted = Self { sections: Vec::new(), seconds: 5 };
         let mut arguments = std::env::args().skip(1);
@@ -78,16 +84,16 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
     let world = World::start(settings).await?;
     let mut rows = Vec::new();
     for connections in CONNECTIONS {
-        let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world.requests(0)?)?;
+        let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world::requests(0))?;
         let pgbench = world.pgbench(connections, wanted.seconds).await?;
         world.register(world::ENOUGH).await?;
         let without = service::Bench::start(&world, false).await?;
-        let alone = load::closed(without.public, connections, wanted.time(), &world.requests(world::ENOUGH)?)?;
+        let alone = load::closed(without.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
         without.stop().await;
         world.clear().await?;
         world.register(world::ENOUGH).await?;
         let with = service::Bench::start(&world, true).await?;
-        let worked_in = load::closed(with.public, connections, wanted.time(), &world.requests(world::ENOUGH)?)?;
+        let worked_in = load::closed(with.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
         with.stop().await;
         world.clear().await?;
         rows.push(Row::new(connections, "bare axum", &bare));
@@ -116,7 +122,7 @@ async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
         let count = 50_000;
         world.register(count).await?;
         let bench = service::Bench::start(&world, true).await?;
-        let requests = world.requests(count)?;
+        let requests = world::requests(count);
         let full = load::all(bench.public, connections, &requests)?;
         let stored = bench.wait_for_verdicts(&world, count).await?;
         report::line(&format!(

@@ -48,7 +48,13 @@ pub fn table(rows: &[Row]) {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["connections", "what", "a second", "p50", "p99"]);
     for row in rows {
-        table.add_row([row.connections.to_string(), row.what.clone(), row.figure.clone(), row.p50.clone(), row.p99.clone()]);
+        table.add_row([
+            row.connections.to_string(),
+            row.what.clone(),
+            row.figure.clone(),
+            row.p50.clone(),
+            row.p99.clone(),
+        ]);
     }
     line(&table.to_string());
 }

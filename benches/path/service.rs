@@ -93,7 +93,7 @@ impl Bench {
             if stored == count {
                 return Ok(start.elapsed());
             }
-            anyhow::ensure!(start.elapsed() < Duration::from_secs(120), "only {stored} of {count} verdicts");
+            anyhow::ensure!(start.elapsed() < Duration::from_mins(2), "only {stored} of {count} verdicts");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -58,10 +58,8 @@ impl World {
     #[expect(clippy::disallowed_methods, reason = "a benchmark finds its own server binaries and runtime")]
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
         let folder = PathBuf::from(format!("/tmp/checkback-bench-{}", std::process::id()));
-        let mut extra = vec![
-            ("max_connections".to_owned(), "400".to_owned()),
-            ("max_wal_size".to_owned(), "4GB".to_owned()),
-        ];
+        let mut extra =
+            vec![("max_connections".to_owned(), "400".to_owned()), ("max_wal_size".to_owned(), "4GB".to_owned())];
         extra.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let postgres = PrivatePostgres::start(Options {
             data_dir: folder.clone(),
@@ -128,13 +126,6 @@ impl World {
             .collect()
     }
 
-    /// The callbacks of the first `count` verifications; with none, one for a route that ignores it.
-    pub fn requests(&self, count: usize) -> Result<Arc<Requests>> {
-        let known = |n| Ok::<_, anyhow::Error>(Known { transaction_id: transaction_id(n), id: uuid::Uuid::nil() });
-        let texts = (0..count.max(1)).map(|n| known(n).map(|known| known.callback())).collect::<Result<_>>()?;
-        Ok(Requests::new(texts, count == 0))
-    }
-
     pub async fn clear(&self) -> Result<()> {
         sqlx::query("TRUNCATE verifications, collect_jobs, hints, verdicts, history, unmatched_callbacks")
             .execute(&self.pool)
@@ -171,4 +162,10 @@ impl World {
         std::fs::remove_dir_all(&self.folder).ok();
         Ok(())
     }
+}
+
+/// The callbacks of the first `count` verifications; with none, one for a route that ignores it.
+pub fn requests(count: usize) -> Arc<Requests> {
+    let callback = |n| Known { transaction_id: transaction_id(n), id: uuid::Uuid::nil() }.callback();
+    Requests::new((0..count.max(1)).map(callback).collect(), count == 0)
 }
