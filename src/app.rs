@@ -89,11 +89,10 @@ impl Database {
     }
 
     #[cfg(not(feature = "embedded-postgres"))]
-    #[expect(clippy::unused_async, reason = "the other build starts a server here")]
-    async fn open_private(_: &Config, _: &Environment) -> anyhow::Result<Self> {
-        anyhow::bail!(
+    fn open_private(_: &Config, _: &Environment) -> std::future::Ready<anyhow::Result<Self>> {
+        std::future::ready(Err(anyhow::anyhow!(
             "no database is configured, and this build has no private Postgres: set DATABASE_URL or database.url"
-        )
+        )))
     }
 
     pub fn store(&self, max_connections: u32) -> Store {
@@ -101,12 +100,17 @@ impl Database {
     }
 
     /// Stops the private server, if there is one.
+    #[cfg(feature = "embedded-postgres")]
     pub async fn close(self) -> anyhow::Result<()> {
-        #[cfg(feature = "embedded-postgres")]
-        if let Some(server) = self.private {
-            server.stop().await?;
+        match self.private {
+            Some(server) => Ok(server.stop().await?),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    #[cfg(not(feature = "embedded-postgres"))]
+    pub fn close(self) -> std::future::Ready<anyhow::Result<()>> {
+        std::future::ready(Ok(()))
     }
 }
 

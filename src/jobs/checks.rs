@@ -91,7 +91,7 @@ impl Checks {
         let stopping = self.tasks.stopping();
         tokio::select! {
             biased;
-            () = call_off.cancelled() => return self.lost(&job),
+            () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             () = stopping => return self.in_flight.put_aside(job.id, job.token),
             () = self.wait_for_slot(account, slot) => {}
         }
@@ -103,7 +103,7 @@ impl Checks {
         let asked_at = Instant::now();
         let result = tokio::select! {
             biased;
-            () = call_off.cancelled() => return self.lost(&job),
+            () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             result = account.provider.check_result(&request) => result,
         };
         let took = asked_at.elapsed();

@@ -87,13 +87,19 @@ impl InFlight {
         }
     }
 
-    /// Calls off what runs under leases that may have run out, because they could not be renewed.
-    pub fn call_off_expired(&self, now: Instant) {
-        for held in self.lock().values() {
-            if now.saturating_duration_since(held.renewed_at) >= LEASE.saturating_sub(MARGIN) {
-                held.call_off.cancel();
+    /// Resolves when the lease must be taken for lost: somebody else has it, or it could not be renewed in time.
+    pub async fn lost(&self, id: VerificationId, token: Uuid, call_off: &CancellationToken) {
+        while let Some(until) = self.good_until(id, token).filter(|until| *until > Instant::now()) {
+            tokio::select! {
+                () = call_off.cancelled() => return,
+                () = tokio::time::sleep_until(until) => {}
             }
         }
+    }
+
+    fn good_until(&self, id: VerificationId, token: Uuid) -> Option<Instant> {
+        let held = self.lock();
+        held.get(&id).filter(|held| held.token == token).map(|held| held.renewed_at + LEASE.saturating_sub(MARGIN))
     }
 }
 
@@ -115,10 +121,10 @@ mod tests {
         assert_eq!(asked.len(), 2);
         in_flight.renewed(&asked, &[id(1)], start + Duration::from_secs(5));
         assert!(!kept.is_cancelled() && lost.is_cancelled());
-        in_flight.call_off_expired(start + Duration::from_secs(13));
-        assert!(!kept.is_cancelled());
-        in_flight.call_off_expired(start + Duration::from_secs(14));
-        assert!(kept.is_cancelled(), "a lease that could not be renewed in time counts as lost");
+        in_flight.lost(id(2), token, &lost).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        in_flight.lost(id(1), token, &kept).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(14), "a lease that could not be renewed in time is lost");
     }
 
     #[tokio::test]

@@ -61,7 +61,6 @@ pub(super) async fn renew(service: Service, in_flight: Arc<InFlight>, tasks: Tas
             Ok(renewed) => in_flight.renewed(&old, &renewed, now),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "leases could not be renewed"),
         }
-        in_flight.call_off_expired(Instant::now());
     }
 }
 

@@ -162,3 +162,21 @@ fn a_recheck_without_a_result_ends_and_replaces_nothing() {
     assert!(!expect_final(after(&recheck, Ok(not_completed()), 0)).replaces);
     assert_eq!(expect_open(after(&recheck, Err(unavailable()), 0)).lane, Some(Lane::Retry));
 }
+
+#[test]
+fn debug_output_of_a_decision_shows_nothing_of_the_answer() {
+    let finding = Finding {
+        status: FinalStatus::Passed,
+        sub_code: Some("200".into()),
+        reason: "Authentication passed.".into(),
+        scores: BTreeMap::from([("face_comparison".into(), 98.7654)]),
+        signals: Map::from_iter([("face_registration_id".to_owned(), "CANARY-FACE".into())]),
+        answer: "CANARY-DOCUMENT".into(),
+        notes: vec![],
+    };
+    let shown = format!("{:?}", after(&job(true), Ok(Outcome::Finished(Box::new(finding))), 0));
+    assert!(shown.contains("Passed"));
+    for secret in ["CANARY", "98.7654"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+}

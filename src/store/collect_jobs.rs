@@ -4,6 +4,7 @@
 //! lease is lost changes nothing. One row lock on the account makes replicas take turns at leasing, so the slots that
 //! they take for their calls never overlap.
 
+use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -63,7 +64,7 @@ pub struct LeasedJob {
 }
 
 /// A check that ended the verification.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CheckedFinal {
     pub id: VerificationId,
     pub token: Uuid,
@@ -79,6 +80,16 @@ pub struct CheckedFinal {
     pub at: DateTime<Utc>,
     /// Only a verdict of the provider replaces an earlier one; anything else ends a recheck without a trace.
     pub replaces: bool,
+}
+
+impl fmt::Debug for CheckedFinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedFinal")
+            .field("id", &self.id)
+            .field("status", &self.status)
+            .field("sub_code", &self.sub_code)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A check after which the provider is to be asked again.
