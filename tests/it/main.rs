@@ -1,6 +1,10 @@
 //! The one test binary: everything that needs more than a pure function.
 
 mod alibaba;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod cli;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod demo;
 #[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
