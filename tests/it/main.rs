@@ -10,5 +10,7 @@ mod path;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod readme;
 mod support;
 mod vectors;
