@@ -22,11 +22,28 @@ struct Held {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct InFlight(Mutex<HashMap<VerificationId, Held>>);
+pub(super) struct InFlight {
+    held: Mutex<HashMap<VerificationId, Held>>,
+    /// Leases that a stop found unused; nothing runs under them any more.
+    aside: Mutex<Vec<(VerificationId, Uuid)>>,
+}
 
 impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashMap<VerificationId, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what runs under a lease that is to be given back.
+    pub fn set_aside(&self, id: VerificationId, token: Uuid) {
+        self.remove(id, token);
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner).push((id, token));
+    }
+
+    /// All leases that this replica still has, at its end.
+    pub fn left(&self) -> Vec<(VerificationId, Uuid)> {
+        let mut left = self.all();
+        left.extend_from_slice(&self.aside.lock().unwrap_or_else(PoisonError::into_inner));
+        left
     }
 
     /// Notes a lease taken at `leased_at`; the token tells when it is lost.
@@ -102,6 +119,15 @@ mod tests {
         assert!(!kept.is_cancelled());
         in_flight.call_off_expired(start + Duration::from_secs(14));
         assert!(kept.is_cancelled(), "a lease that could not be renewed in time counts as lost");
+    }
+
+    #[tokio::test]
+    async fn a_lease_set_aside_is_left_to_give_back_and_nothing_runs_under_it() {
+        let in_flight = InFlight::default();
+        in_flight.add(id(1), Uuid::from_u128(1), Instant::now());
+        in_flight.set_aside(id(1), Uuid::from_u128(1));
+        assert!(in_flight.all().is_empty());
+        assert_eq!(in_flight.left(), [(id(1), Uuid::from_u128(1))]);
     }
 
     #[tokio::test]

@@ -15,14 +15,14 @@ mod verifications;
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use accounts::{AccountHealth, Failing};
-pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Rate, Recorded};
+pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Overdue, Rate, Recorded};
 pub use error::StoreError;
-pub use migrate::{MigrationError, Migrations};
 pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
+pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
 pub use signals::{Signal, Signals};
 pub use verifications::{NewVerification, Registered};
