@@ -2,9 +2,17 @@
 
 mod alibaba;
 #[cfg(feature = "simulator")]
+mod codes;
+#[cfg(all(feature = "simulator", unix))]
+mod kill;
+#[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
+#[cfg(feature = "simulator")]
+mod replicas;
+#[cfg(feature = "simulator")]
+mod schedule;
 mod support;
 mod vectors;
