@@ -1,7 +1,7 @@
 //! Logs and metrics: set up once for the process.
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -9,8 +9,7 @@ use tracing_subscriber::EnvFilter;
 /// Buckets for what should take milliseconds.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 300.0];
 /// Buckets for what is counted in days: half a minute to thirty days.
-const MARGINS: [f64; 10] =
-    [30.0, 120.0, 300.0, 900.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0];
+const MARGINS: [f64; 10] = [30.0, 120.0, 300.0, 900.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +35,18 @@ pub fn log(level: &str, format: LogFormat, colours: bool) {
 
 /// The process's metrics; the same for every caller.
 pub fn metrics() -> Result<PrometheusHandle, BuildError> {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
+    // Held while the recorder is set up: of two callers at once, both must get the handle of the one that records.
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut known = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*known {
         return Ok(handle.clone());
     }
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_margin_seconds".to_owned()), &MARGINS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .build_recorder();
-    let handle = HANDLE.get_or_init(|| recorder.handle()).clone();
-    // Somebody else was faster: theirs is the handle that was returned, and this recorder is dropped.
-    let _lost_the_race = ::metrics::set_global_recorder(recorder).is_err();
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder)?;
+    *known = Some(handle.clone());
     Ok(handle)
 }
