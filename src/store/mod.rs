@@ -16,19 +16,23 @@ mod verifications;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 
 pub use accounts::{AccountHealth, Failing};
 pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Rate, Recorded};
 pub use error::StoreError;
-pub use migrate::{MigrationError, Migrations};
 pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
+pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
 pub use signals::{Signal, Signals};
 pub use verifications::{NewVerification, Registered};
 
 /// How long a request waits for a connection before it is told that the database does not answer.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection that was idle for so long is tried before it is used: the server may have been restarted since. Busy
+/// ones are not, which spares a round trip for each statement.
+const TRY_AFTER: Duration = Duration::from_millis(250);
 
 /// A handle on the database; clones share one pool.
 #[derive(Clone, Debug)]
@@ -42,8 +46,15 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // One round trip for each batch would buy little: a dead connection is an error that callers retry.
             .test_before_acquire(false)
+            .before_acquire(|connection, state| {
+                Box::pin(async move {
+                    if state.idle_for >= TRY_AFTER {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options);
         Self { pool }
     }
