@@ -98,8 +98,7 @@ impl Checks {
                 "{error}");
         }
         self.tell_account(account, &job, collect_result::account_effect(&result)).await;
-        let checked =
-            Checked { at: self.service.clock.now(), took, fraction: self.service.entropy.fraction() };
+        let checked = Checked { at: self.service.clock.now(), took, fraction: self.service.entropy.fraction() };
         match collect_result::decide(account, &job, result, checked) {
             Decision::Final(check) => self.store_final(account, &job, check).await,
             Decision::Open(check) => {
@@ -193,8 +192,11 @@ impl Checks {
             }
         };
         if let Err(error) = told {
-            warn!(error = &error as &dyn std::error::Error, account = account.name,
-                "the state of the account could not be stored");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                account = account.name,
+                "the state of the account could not be stored"
+            );
         }
     }
 }

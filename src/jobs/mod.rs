@@ -64,6 +64,7 @@ impl Engine {
         for account in service.accounts.values() {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
         }
+        tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::renew(service.clone(), Arc::clone(&in_flight), tasks.clone()));
         tasks.spawn(upkeep::listen(service.clone(), tasks.clone()));
