@@ -243,12 +243,12 @@ impl Problem {
         )
     }
 
-    fn database_unavailable() -> Self {
+    pub fn database_unavailable() -> Self {
         let problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "database_unavailable",
-            "The database does not answer",
-            "Nothing was recorded. Send the request again later.",
+            "The database is not available",
+            "It does not answer, or its migrations are pending. Send the request again later.",
         );
         Self { retry_after: Some(RETRY_AFTER), ..problem }
     }
@@ -311,8 +311,7 @@ impl IntoResponse for Problem {
             errors: self.errors.as_deref(),
         };
         let text = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -26,8 +26,13 @@ pub enum Decision {
 #[derive(Debug, PartialEq, Eq)]
 pub enum AccountEffect {
     Well,
-    Throttled { retry_after: Option<Duration> },
-    Failing { trouble: Trouble, code: String },
+    Throttled {
+        retry_after: Option<Duration>,
+    },
+    Failing {
+        trouble: Trouble,
+        code: String,
+    },
     /// Nothing: the call did not get through.
     Unknown,
 }

@@ -14,7 +14,7 @@ use super::body::render;
 use super::query::Query;
 use crate::domain::{Status, VerificationId};
 use crate::http::auth::Scope;
-use crate::http::{Api, Problem};
+use crate::http::{Api, Problem, answered};
 use crate::store::Filter;
 
 const LIMIT: i64 = 50;
@@ -24,7 +24,7 @@ pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Resul
     api.keys.require(&headers, Scope::Read)?;
     let filter = parse(&uri)?;
     // One more than asked for tells whether there is a next page.
-    let mut records = api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() }).await?;
+    let mut records = answered(api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() })).await?;
     let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
     let next_cursor = if records.len() > limit {
         records.truncate(limit);
@@ -62,21 +62,22 @@ fn parse(uri: &Uri) -> Result<Filter, Problem> {
     let mut query = Query::of(uri);
     let filter = Filter {
         status: query.take("status", |text| {
-            text.parse::<Status>().map_err(|_| {
-                "must be waiting, collecting, passed, failed, review, void, expired or unresolvable"
-            })
+            text.parse::<Status>()
+                .map_err(|_| "must be waiting, collecting, passed, failed, review, void, expired or unresolvable")
         }),
         account: query.take("account", text),
         transaction_id: query.take("transaction_id", text),
         merchant_biz_id: query.take("merchant_biz_id", text),
         registered_after: query.take("registered_after", parse_time),
         registered_before: query.take("registered_before", parse_time),
-        below: query.take("cursor", |text| {
-            parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged")
-        }),
+        below: query
+            .take("cursor", |text| parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged")),
         limit: query
             .take("limit", |text| {
-                text.parse().ok().filter(|limit| (1..=MOST).contains(limit)).ok_or("must be a whole number from 1 to 200")
+                text.parse()
+                    .ok()
+                    .filter(|limit| (1..=MOST).contains(limit))
+                    .ok_or("must be a whole number from 1 to 200")
             })
             .unwrap_or(LIMIT),
     };
