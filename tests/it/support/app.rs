@@ -117,10 +117,14 @@ impl TestApp {
 
     /// Another service on the same database, clock and simulator.
     pub async fn replica(&self) -> App {
+        self.replica_that_migrates(true).await
+    }
+
+    pub async fn replica_that_migrates(&self, migrate: bool) -> App {
         let environment = Environment::from_pairs([("DATABASE_URL", self.database.url())]);
         let loaded = load_text("test", &self.config, &environment).expect("the configuration is right");
         let database = Database::open(&loaded.config, &environment).await.expect("the database is there");
-        let options = Options { clock: self.clock.clone(), entropy: Entropy::system(), ..Options::default() };
+        let options = Options { migrate, clock: self.clock.clone(), entropy: Entropy::system() };
         App::start(&loaded.config, &environment, &database, options).await.expect("the service starts")
     }
 
