@@ -77,7 +77,7 @@ impl Engine {
     pub async fn shut_down(self, grace: Duration) {
         self.tasks.shut_down(grace).await;
         self.queues.shut_down(QUEUE_GRACE).await;
-        let left = self.in_flight.all();
+        let left = self.in_flight.left();
         if left.is_empty() {
             return;
         }

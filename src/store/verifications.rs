@@ -10,7 +10,6 @@ use crate::domain::schedule::Lane;
 use crate::domain::{TokenHash, VerificationId, json};
 
 /// What is registered. Members that were not given are `None` and are not compared with what is stored.
-#[derive(Debug)]
 pub struct NewVerification {
     pub id: VerificationId,
     pub account: String,
