@@ -7,9 +7,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
+use super::records::first_id_at;
 use super::{Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{FinalStatus, VerificationId};
@@ -40,6 +41,17 @@ pub struct Lease<'a> {
     pub next_probe_at: DateTime<Utc>,
 }
 
+/// Whose deadline is over: hinted until `hinted_before`, or never hinted and registered until `registered_before`.
+#[derive(Clone, Copy, Debug)]
+pub struct Overdue<'a> {
+    pub account: &'a str,
+    pub token: Uuid,
+    pub limit: i64,
+    pub length: Duration,
+    pub hinted_before: DateTime<Utc>,
+    pub registered_before: DateTime<Utc>,
+}
+
 /// A verification that this worker may ask about until its lease runs out.
 #[derive(Clone, Debug)]
 pub struct LeasedJob {
@@ -48,6 +60,7 @@ pub struct LeasedJob {
     pub transaction_id: String,
     pub merchant_biz_id: String,
     pub product: Option<String>,
+    pub expect_video: bool,
     pub registered_at: DateTime<Utc>,
     pub hinted_at: Option<DateTime<Utc>>,
     pub callback_at: Option<DateTime<Utc>>,
@@ -115,6 +128,8 @@ pub struct Recorded {
     /// The revision that was added; none when the answer was the known one.
     pub revision: Option<i32>,
     pub callback_at: Option<DateTime<Utc>>,
+    /// A hint came meanwhile, so the provider is asked once more before it ends without a result.
+    pub again: bool,
 }
 
 fn count(value: i32) -> u32 {
@@ -191,8 +206,8 @@ impl Store {
                 AND l.jobs > 0
             )
             SELECT l.verification_id AS "verification_id!", v.transaction_id AS "transaction_id!",
-                v.merchant_biz_id AS "merchant_biz_id!", v.product, v.registered_at AS "registered_at!",
-                l.hinted_at, l.callback_at, l.recheck AS "recheck!", l.checks AS "checks!", l.running AS "running!",
+                v.merchant_biz_id AS "merchant_biz_id!", v.product, v.expect_video AS "expect_video!",
+                v.registered_at AS "registered_at!", l.hinted_at, l.callback_at, l.recheck AS "recheck!", l.checks AS "checks!", l.running AS "running!",
                 l.faults AS "faults!", a.failing AS "failing!", a.throttled AS "throttled!",
                 (extract(epoch FROM a.slot_at - clock_timestamp())::double precision
                     + a.spacing * (row_number() OVER (ORDER BY l.lane, l.due_at) - 1)) AS "slot_in!"
@@ -222,6 +237,7 @@ impl Store {
                 transaction_id: row.transaction_id,
                 merchant_biz_id: row.merchant_biz_id,
                 product: row.product,
+                expect_video: row.expect_video,
                 registered_at: row.registered_at,
                 hinted_at: row.hinted_at,
                 callback_at: row.callback_at,
@@ -232,6 +248,69 @@ impl Store {
                 slot_in: row.slot_in,
                 probe: row.failing,
                 throttled: row.throttled,
+            })
+            .collect())
+    }
+
+    /// Leases jobs whose deadline is over, which are ended without a call. So neither a short budget nor an account
+    /// in trouble keeps them waiting, and they take no slot from the others.
+    pub async fn lease_overdue(&self, overdue: Overdue<'_>) -> Result<Vec<LeasedJob>, StoreError> {
+        let Overdue { account, token, limit, length, hinted_before, registered_before } = overdue;
+        let rows = sqlx::query!(
+            r#"-- lease_overdue
+            WITH overdue AS (
+                SELECT j.verification_id
+                FROM collect_jobs j
+                JOIN verifications v USING (verification_id)
+                WHERE j.account = $1
+                -- Nothing is hinted before it is registered, and ids are in the order of registration.
+                AND j.verification_id < $7
+                AND j.lease_token IS NULL
+                AND coalesce(j.hinted_at <= $5, v.registered_at <= $6)
+                LIMIT $3
+                FOR UPDATE OF j SKIP LOCKED
+            ), leased AS (
+                UPDATE collect_jobs j
+                SET lease_token = $2, nudged_again = false, leased_until = clock_timestamp() + make_interval(secs => $4)
+                FROM overdue o
+                WHERE j.verification_id = o.verification_id
+                RETURNING j.verification_id, j.hinted_at, j.callback_at, j.recheck, j.checks, j.running, j.faults
+            )
+            SELECT l.verification_id AS "verification_id!", v.transaction_id AS "transaction_id!",
+                v.merchant_biz_id AS "merchant_biz_id!", v.product, v.expect_video AS "expect_video!",
+                v.registered_at AS "registered_at!", l.hinted_at, l.callback_at, l.recheck AS "recheck!",
+                l.checks AS "checks!", l.running AS "running!", l.faults AS "faults!"
+            FROM leased l
+            JOIN verifications v USING (verification_id)"#,
+            account,
+            token,
+            limit,
+            length.as_secs_f64(),
+            hinted_before,
+            registered_before,
+            first_id_at(hinted_before + TimeDelta::milliseconds(1)),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| LeasedJob {
+                id: VerificationId(row.verification_id),
+                token,
+                transaction_id: row.transaction_id,
+                merchant_biz_id: row.merchant_biz_id,
+                product: row.product,
+                expect_video: row.expect_video,
+                registered_at: row.registered_at,
+                hinted_at: row.hinted_at,
+                callback_at: row.callback_at,
+                recheck: row.recheck,
+                checks: count(row.checks),
+                running: count(row.running),
+                faults: count(row.faults),
+                slot_in: 0.0,
+                probe: false,
+                throttled: false,
             })
             .collect())
     }
@@ -256,11 +335,16 @@ impl Store {
         Ok(slot_in)
     }
 
-    /// When the account's next job is due; `None` when nothing is scheduled. Leased jobs do not count.
+    /// When the account's next job is due, or later, when the account is held or failing until then; `None` when
+    /// nothing is scheduled. Leased jobs do not count.
     pub async fn next_due(&self, account: &str) -> Result<Option<DateTime<Utc>>, StoreError> {
         let due = sqlx::query_scalar!(
             r#"-- next_due
-            SELECT min(c.due_at)
+            SELECT CASE WHEN min(c.due_at) IS NOT NULL THEN greatest(min(c.due_at), (
+                SELECT greatest(a.hold_until, CASE WHEN a.failing_since IS NOT NULL THEN a.probe_at END)
+                FROM accounts a
+                WHERE a.account = $1
+            )) END
             FROM unnest(ARRAY[0, 1, 2, 3]::smallint[]) AS lanes (lane)
             CROSS JOIN LATERAL (
                 SELECT j.due_at
@@ -344,7 +428,8 @@ impl Store {
     }
 
     /// Stores verdicts, their history, and the end of their jobs in one flushed statement. Checks whose lease was
-    /// lost are left out of the answer and change nothing.
+    /// lost are left out of the answer and change nothing. Where a hint came while the provider was being asked, the
+    /// absence of a result is not final: the next check is due at once.
     pub async fn record_final(&self, checks: &[CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
         let ids: Vec<Uuid> = checks.iter().map(|check| check.id.0).collect();
         let tokens: Vec<Uuid> = checks.iter().map(|check| check.token).collect();
@@ -367,21 +452,40 @@ impl Store {
                     AS i (verification_id, token, status, sub_code, reason, scores, signals, answer, last_error,
                         check_detail, at, replaces)
                 ORDER BY verification_id
+            ), held AS MATERIALIZED (
+                SELECT j.verification_id, j.nudged_again AND i.status IN ('void', 'expired') AS too_early
+                FROM collect_jobs j
+                JOIN input i USING (verification_id)
+                WHERE j.lease_token = i.token
+                ORDER BY j.verification_id
+                FOR UPDATE OF j
+            ), reopened AS (
+                UPDATE collect_jobs j
+                SET lease_token = NULL, leased_until = NULL, due_at = i.at, running = 0,
+                    checks = j.checks + (i.check_detail IS NOT NULL)::integer,
+                    last_error = coalesce(i.last_error, j.last_error)
+                FROM held h
+                JOIN input i USING (verification_id)
+                WHERE j.verification_id = h.verification_id
+                AND h.too_early
+                RETURNING j.verification_id
             ), done AS (
                 DELETE FROM collect_jobs j
-                USING input i
-                WHERE j.verification_id = i.verification_id
-                AND j.lease_token = i.token
+                USING held h
+                WHERE j.verification_id = h.verification_id
+                AND NOT h.too_early
                 RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at, j.checks, j.recheck
             ), decided AS MATERIALIZED (
                 SELECT d.*, i.status, i.sub_code, i.reason, i.scores, i.signals, i.answer, i.last_error,
                     i.check_detail, i.at, p.revision AS known_revision,
+                    coalesce(p.callback_at, d.callback_at) AS first_callback_at,
+                    coalesce(p.hinted_at, d.hinted_at) AS first_hinted_at,
                     p.revision IS NULL
                         OR (i.replaces AND (p.status, p.sub_code) IS DISTINCT FROM (i.status, i.sub_code)) AS is_new
                 FROM done d
                 JOIN input i USING (verification_id)
                 LEFT JOIN LATERAL (
-                    SELECT v.revision, v.status, v.sub_code
+                    SELECT v.revision, v.status, v.sub_code, v.callback_at, v.hinted_at
                     FROM verdicts v
                     WHERE d.recheck
                     AND v.verification_id = d.verification_id
@@ -394,11 +498,18 @@ impl Store {
                 WHERE d.is_new
                 AND v.verification_id = d.verification_id
                 AND v.revision = d.known_revision
+            ), confirmed AS (
+                UPDATE verdicts v
+                SET checks = d.checks + (d.check_detail IS NOT NULL)::integer
+                FROM decided d
+                WHERE NOT d.is_new
+                AND v.verification_id = d.verification_id
+                AND v.revision = d.known_revision
             ), verdict AS (
                 INSERT INTO verdicts (verification_id, revision, account, status, sub_code, reason, scores, signals,
                     answer, decided_at, callback_at, hinted_at, checks, last_error)
                 SELECT verification_id, coalesce(known_revision, 0) + 1, account, status, sub_code, reason,
-                    scores::json, signals::json, answer, at, callback_at, hinted_at,
+                    scores::json, signals::json, answer, at, first_callback_at, first_hinted_at,
                     checks + (check_detail IS NOT NULL)::integer, last_error
                 FROM decided
                 WHERE is_new
@@ -408,6 +519,11 @@ impl Store {
                 FROM decided
                 WHERE check_detail IS NOT NULL
                 UNION ALL
+                SELECT verification_id, i.at, 'check', i.check_detail::json
+                FROM reopened
+                JOIN input i USING (verification_id)
+                WHERE i.check_detail IS NOT NULL
+                UNION ALL
                 SELECT verification_id, at, 'verdict', json_build_object('status', status, 'sub_code', sub_code,
                     'reason', reason, 'revision', coalesce(known_revision, 0) + 1)
                 FROM decided
@@ -415,8 +531,11 @@ impl Store {
             )
             SELECT verification_id AS "verification_id!",
                 CASE WHEN is_new THEN coalesce(known_revision, 0) + 1 END AS "revision",
-                callback_at
-            FROM decided"#,
+                callback_at, false AS "again!"
+            FROM decided
+            UNION ALL
+            SELECT verification_id, NULL, NULL, true
+            FROM reopened"#,
             &ids,
             &tokens,
             &statuses as _,
@@ -438,6 +557,7 @@ impl Store {
                 id: VerificationId(row.verification_id),
                 revision: row.revision,
                 callback_at: row.callback_at,
+                again: row.again,
             })
             .collect())
     }

@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use accounts::{AccountHealth, Failing};
-pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Rate, Recorded};
+pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Overdue, Rate, Recorded};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
 pub use migrate::{MigrationError, Migrations};

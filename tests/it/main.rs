@@ -3,8 +3,12 @@
 mod alibaba;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
+#[cfg(feature = "simulator")]
+mod codes;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(all(feature = "simulator", unix))]
+mod kill;
 #[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
@@ -12,5 +16,9 @@ mod path;
 mod private_postgres;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod readme;
+#[cfg(feature = "simulator")]
+mod replicas;
+#[cfg(feature = "simulator")]
+mod schedule;
 mod support;
 mod vectors;
