@@ -117,9 +117,9 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
 async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     section("Callback to verdict");
     let world = World::start(settings).await?;
-    let paced = world.register(500 * usize::try_from(wanted.seconds)?).await?;
     let bench = service::Bench::start(&world, true).await?;
     bench.warm_up(&world).await?;
+    let paced = world.register(500 * usize::try_from(wanted.seconds)?).await?;
     let delays = load::paced(&bench, &paced, 500).await?;
     report::line(&format!("at 500/s, until a waiting reader has it   {}", report::delays(&delays)));
     bench.stop().await;

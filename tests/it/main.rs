@@ -1,6 +1,10 @@
 //! The one test binary: everything that needs more than a pure function.
 
 mod alibaba;
+#[cfg(feature = "simulator")]
+mod api;
+#[cfg(feature = "simulator")]
+mod callbacks;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
 #[cfg(feature = "simulator")]

@@ -187,7 +187,7 @@ async fn a_replica_that_dies_is_replaced_within_fifteen_seconds() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (config, url, clock) = (test.config.clone(), test.database.url().to_owned(), test.clock.clone());
     #[expect(clippy::disallowed_methods, reason = "a service on another runtime")]
-    let dying = runtime.spawn(async move { launch(&config, &url, clock).await }).await.unwrap();
+    let dying = runtime.spawn(async move { launch(&config, &url, clock, true).await }).await.unwrap();
     let fault = Fault { kind: FaultKind::Delay, delay_ms: Some(60_000), times: Some(1), ..Fault::default() };
     test.simulator.add_fault(fault).unwrap();
     call_back(&test, &dying, &transaction).await;
@@ -385,7 +385,7 @@ async fn slots_never_exceed_the_rate_in_any_second_and_reach_no_further_than_the
         let jobs = store.lease_due(lease(now, Uuid::from_u128(1), 1000)).await.unwrap();
         // At 100 a second less a tenth, a tenth of a second holds ten.
         assert!(jobs.len() <= 11, "{}", jobs.len());
-        assert!(jobs.iter().all(|job| job.wait <= Duration::from_millis(101)), "{:?}", jobs.last().map(|job| job.wait));
+        assert!(jobs.iter().all(|job| job.slot_in <= 0.101), "{:?}", jobs.last().map(|job| job.slot_in));
         let steps: Vec<_> = jobs.windows(2).map(|pair| (pair[1].wait - pair[0].wait).as_micros()).collect();
         // Each wait is told at its own moment, and a slot that has come already has none.
         assert!(steps.iter().skip(1).all(|step| (10_000..=11_500).contains(step)), "{steps:?}");
