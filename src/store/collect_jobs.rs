@@ -236,26 +236,6 @@ impl Store {
             .collect())
     }
 
-    /// Takes one more slot for a call that missed its own; returns the seconds until it.
-    pub async fn take_slot(&self, account: &str, rate: Rate) -> Result<f64, StoreError> {
-        let slot_in = sqlx::query_scalar!(
-            r#"-- take_slot
-            UPDATE accounts
-            SET next_slot_at = greatest(next_slot_at, clock_timestamp())
-                + make_interval(secs => (1 + $3::double precision) * 1.001 / least($2, coalesce(rate, $2)))
-            WHERE account = $1
-            RETURNING extract(epoch FROM next_slot_at
-                - make_interval(secs => (1 + $3::double precision) * 1.001 / least($2, coalesce(rate, $2)))
-                - clock_timestamp())::double precision AS "slot_in!""#,
-            account,
-            f64::from(rate.qps),
-            rate.slack.as_secs_f64()
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(slot_in)
-    }
-
     /// When the account's next job is due; `None` when nothing is scheduled. Leased jobs do not count.
     pub async fn next_due(&self, account: &str) -> Result<Option<DateTime<Utc>>, StoreError> {
         let due = sqlx::query_scalar!(
