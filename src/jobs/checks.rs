@@ -18,7 +18,7 @@ use crate::service::Service;
 use crate::service::account::Account;
 use crate::service::batch::{Batcher, Bounds};
 use crate::service::collect_result::{self, AccountEffect, Checked, Decision};
-use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Overdue, Recorded, StoreError};
+use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Overdue, Recorded, Standing, StoreError};
 
 const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
 
@@ -173,7 +173,7 @@ impl Checks {
     async fn end_overdue(&self, account: &Account, job: &LeasedJob) -> bool {
         let now = self.service.clock.now();
         let Some(expired) = collect_result::expire(account, job, now) else { return false };
-        if job.probe
+        if job.standing == Standing::Probed
             && let Err(error) = self.service.store.return_probe(&account.name, now).await
         {
             warn!(error = &error as &dyn std::error::Error, account = account.name, "a probe could not be given back");
@@ -241,8 +241,9 @@ impl Checks {
     async fn tell_account(&self, account: &Account, job: &LeasedJob, effect: AccountEffect) {
         let store = &self.service.store;
         let now = self.service.clock.now();
+        let probed = job.standing == Standing::Probed;
         let told = match effect {
-            AccountEffect::Well if job.probe => store.mark_well(&account.name).await.map(|was_failing| {
+            AccountEffect::Well if probed => store.mark_well(&account.name).await.map(|was_failing| {
                 if was_failing {
                     info!(account = account.name, "the account is well again");
                     metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(0);
@@ -250,13 +251,13 @@ impl Checks {
                     self.service.wakes.tell_others([account.name.clone()], &[]);
                 }
             }),
-            AccountEffect::Well if job.throttled => store.end_throttling(&account.name).await,
+            AccountEffect::Well if job.standing == Standing::Throttled => store.end_throttling(&account.name).await,
             AccountEffect::Well | AccountEffect::Unknown => Ok(()),
             AccountEffect::Throttled { retry_after } => {
                 store.throttle_account(&account.name, account.qps, RATE_RECOVERY, retry_after, now).await.map(drop)
             }
             AccountEffect::Failing { trouble, code } => {
-                let marked = store.mark_failing(&account.name, trouble.as_str(), &code, job.probe, now).await;
+                let marked = store.mark_failing(&account.name, trouble.as_str(), &code, probed, now).await;
                 metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(1);
                 marked.map(|is_new| {
                     if is_new {

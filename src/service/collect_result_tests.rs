@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{Finding, VerificationId};
 use crate::provider::{Answer, CheckRequest, Provider};
+use crate::store::Standing;
 
 struct Nobody;
 
@@ -49,8 +50,7 @@ fn job(hinted: bool) -> LeasedJob {
         running: 0,
         faults: 0,
         slot_in: 0.0,
-        probe: false,
-        throttled: false,
+        standing: Standing::Well,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Store, StoreError};
+use super::{Rate, Store, StoreError};
 use crate::domain::schedule::{after_probe, after_throttle};
 
 /// After so many in a row the waits no longer grow.
@@ -69,6 +69,26 @@ impl Store {
                 probe_at: row.probe_at,
             })
             .collect())
+    }
+
+    /// Takes one more slot for a call that missed its own; returns the seconds until it.
+    pub async fn take_slot(&self, account: &str, rate: Rate) -> Result<f64, StoreError> {
+        let slot_in = sqlx::query_scalar!(
+            r#"-- take_slot
+            UPDATE accounts
+            SET next_slot_at = greatest(next_slot_at, clock_timestamp())
+                + make_interval(secs => (1 + $3::double precision) * 1.001 / least($2, coalesce(rate, $2)))
+            WHERE account = $1
+            RETURNING extract(epoch FROM next_slot_at
+                - make_interval(secs => (1 + $3::double precision) * 1.001 / least($2, coalesce(rate, $2)))
+                - clock_timestamp())::double precision AS "slot_in!""#,
+            account,
+            f64::from(rate.qps),
+            rate.slack.as_secs_f64()
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(slot_in)
     }
 
     /// Halves the pace and holds the account still for the time the provider named, or for a growing one. Answers

@@ -5,6 +5,7 @@
 //! puts the work back where it was. Whatever is acknowledged to somebody is flushed first.
 
 mod accounts;
+mod checks;
 mod collect_jobs;
 mod error;
 mod hints;
@@ -19,7 +20,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgPool};
 
 pub use accounts::{AccountHealth, Failing};
-pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Overdue, Rate, Recorded};
+pub use checks::{CheckedFinal, CheckedOpen, Recorded};
+pub use collect_jobs::{Lease, LeasedJob, Overdue, Rate, Standing};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
 pub use migrate::{MigrationError, Migrations};

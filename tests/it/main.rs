@@ -1,8 +1,11 @@
 //! The one test binary: everything that needs more than a pure function.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail a test the way a test does")]
 
 mod alibaba;
 #[cfg(feature = "simulator")]
 mod api;
+mod api_document;
+mod architecture;
 #[cfg(feature = "simulator")]
 mod callbacks;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]

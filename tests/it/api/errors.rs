@@ -276,10 +276,10 @@ async fn requests_are_counted_by_route() {
     test.get("/unknown/secret-in-a-path").await;
     let metrics = test.get("/metrics").await;
     assert!(metrics.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/plain"));
-    let text = metrics.text().await.unwrap();
+    let shown = metrics.text().await.unwrap();
     let line = r#"checkback_http_requests_total{listener="internal",route="/verifications/{id}/history",status="404"}"#;
-    assert!(text.contains(line), "{text}");
-    assert!(!text.contains("secret-in-a-path"));
+    assert!(shown.contains(line), "{shown}");
+    assert!(!shown.contains("secret-in-a-path"));
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ async fn a_failing_account_is_named_and_does_not_make_the_service_unready() {
     let account = &body["accounts"][ACCOUNT];
     assert_eq!((&account["reason"], &body["status"]), (&json!("bad_key"), &json!("ready")));
     assert_eq!(account["code"], "InvalidAccessKeyId.NotFound");
+    assert!(!body.to_string().contains(&test.simulator_address.to_string()), "who has no key learns no endpoint");
     assert!(account["since"].as_str().unwrap().ends_with('Z'));
     assert_eq!(test.verification(&id).await["status"], "collecting", "an account's trouble is nobody else's fault");
     // Mended, it goes on by itself.

@@ -57,9 +57,9 @@ async fn ids_are_version_seven_and_times_end_in_z() {
     let id: uuid::Uuid = body["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(id.get_version_num(), 7);
     let time = |value: &Value| {
-        let text = value.as_str().unwrap_or_else(|| panic!("{value} in {body}"));
-        assert!(text.ends_with('Z'), "{text}");
-        chrono::DateTime::parse_from_rfc3339(text).unwrap().to_utc()
+        let shown = value.as_str().unwrap_or_else(|| panic!("{value} in {body}"));
+        assert!(shown.ends_with('Z'), "{shown}");
+        chrono::DateTime::parse_from_rfc3339(shown).unwrap().to_utc()
     };
     let registered = time(&body["registered_at"]);
     assert_eq!(registered, test.clock.now());
@@ -150,7 +150,7 @@ async fn registering_at_the_same_time_makes_one() {
 async fn metadata_comes_back_equal_as_json() {
     let test = TestApp::start().await;
     for (n, metadata) in [
-        r#"{}"#,
+        "{}",
         r#"{"n":12345678901234567890123456789,"small":0.1000000000000000055511151231257827,"e":1E+400,"z":-0.0}"#,
         r#"{"text":"张 \u00e9 \" \\ \/ \n \ud83d\ude00","deep":{"a":[[[null,true,false]]]},"":""}"#,
         r#"{"null":null,"not nul":"\\u0000"}"#,
@@ -160,9 +160,14 @@ async fn metadata_comes_back_equal_as_json() {
     {
         let body = format!(r#" {{ "transaction_id" : "t-metadata-{n}" , "metadata" : {metadata} }} "#);
         let response = post_text(&test, &body).await;
-        let (status, text) = (response.status(), response.text().await.unwrap());
-        assert_eq!(status, 201, "{text}");
-        assert!(text.ends_with(&format!(r#""metadata":{metadata}}}"#)), "{text}");
+        let (status, shown) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status, 201, "{shown}");
+        let as_given = format!(r#""metadata":{metadata}}}"#);
+        assert!(shown.ends_with(&as_given), "{shown}");
+        let list = test.get(&format!("/verifications?transaction_id=t-metadata-{n}")).await;
+        let (status, shown) = (list.status(), list.text().await.unwrap());
+        assert_eq!(status, 200, "{shown}");
+        assert!(shown.contains(&as_given), "{shown}");
         assert_eq!(post_text(&test, &body).await.status(), 200, "{metadata}");
     }
     // Numbers are compared in all their digits, however they are written.

@@ -54,11 +54,11 @@ async fn malformed_ones_are_refused_and_change_nothing() {
     let test = TestApp::with(account_of_its_own(account, "")).await;
     let id = register_at(&test, account, "t", Some("right")).await;
     let long = format!("callbackToken=right&transactionId={}", "x".repeat(129));
-    let cases: Vec<(&str, Option<(&str, &str)>, u16, &str)> = vec![
-        ("", None, 400, "callback_malformed"),
+    let cases = [
+        ("", None::<(&str, &str)>, 400, "callback_malformed"),
         ("callbackToken=right", None, 400, "callback_malformed"),
         ("transactionId=&callbackToken=right", None, 400, "callback_malformed"),
-        (&long, None, 400, "callback_malformed"),
+        (long.as_str(), None, 400, "callback_malformed"),
         ("transactionId=%ff", None, 400, "callback_malformed"),
         ("transactionId=t&callbackToken=%zz", None, 400, "callback_malformed"),
         ("transactionId=t&passed=%", None, 400, "callback_malformed"),

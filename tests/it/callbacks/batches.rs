@@ -11,7 +11,7 @@ async fn each_of_many_at_once_is_answered_only_after_it_is_committed() {
         register_at(&test, account, &format!("t-{n}"), Some("right")).await;
     }
     let one = async |n: usize| {
-        let known = n % 2 == 0;
+        let known = n.is_multiple_of(2);
         let token = if known { "right" } else { "right-for-the-account" };
         let id = if known { format!("t-{n}") } else { format!("early-{n}") };
         let response = send(&test, account, &format!("transactionId={id}&callbackToken={token}"), None).await;
