@@ -63,7 +63,9 @@ impl Database {
         if let Some(url) = &config.database.url {
             // The parser's error may quote the URL, and with it the password.
             let options = url.expose_secret().parse().map_err(|_| {
-                anyhow::anyhow!("database.url cannot be read: it must look like postgres://user:password@host:5432/name")
+                anyhow::anyhow!(
+                    "database.url cannot be read: it must look like postgres://user:password@host:5432/name"
+                )
             })?;
             return Ok(Self {
                 options,
@@ -87,11 +89,10 @@ impl Database {
     }
 
     #[cfg(not(feature = "embedded-postgres"))]
-    #[expect(clippy::unused_async, reason = "the other build starts a server here")]
-    async fn open_private(_: &Config, _: &Environment) -> anyhow::Result<Self> {
-        anyhow::bail!(
+    fn open_private(_: &Config, _: &Environment) -> std::future::Ready<anyhow::Result<Self>> {
+        std::future::ready(Err(anyhow::anyhow!(
             "no database is configured, and this build has no private Postgres: set DATABASE_URL or database.url"
-        )
+        )))
     }
 
     pub fn store(&self, max_connections: u32) -> Store {
@@ -99,12 +100,17 @@ impl Database {
     }
 
     /// Stops the private server, if there is one.
+    #[cfg(feature = "embedded-postgres")]
     pub async fn close(self) -> anyhow::Result<()> {
-        #[cfg(feature = "embedded-postgres")]
-        if let Some(server) = self.private {
-            server.stop().await?;
+        match self.private {
+            Some(server) => Ok(server.stop().await?),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    #[cfg(not(feature = "embedded-postgres"))]
+    pub fn close(self) -> std::future::Ready<anyhow::Result<()>> {
+        std::future::ready(Ok(()))
     }
 }
 
@@ -238,14 +244,9 @@ fn accounts(config: &Config, environment: &Environment, options: &Options) -> an
     let build = |(name, account): (&String, &config::Account)| {
         let provider: Arc<dyn Provider> = match &account.kind {
             AccountKind::Alibaba(settings) => {
-                let settings = alibaba(settings, account.allow_http, environment)
-                    .with_context(|| format!("accounts.{name}"))?;
-                Arc::new(AlibabaClient::new(
-                    settings,
-                    client.clone(),
-                    options.clock.clone(),
-                    options.entropy.clone(),
-                ))
+                let settings =
+                    alibaba(settings, account.allow_http, environment).with_context(|| format!("accounts.{name}"))?;
+                Arc::new(AlibabaClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
             }
             AccountKind::Zoloz(_) => anyhow::bail!(
                 "accounts.{name}: kind = \"zoloz\" is not available in this version; remove the account for now"

@@ -9,8 +9,7 @@ use tracing_subscriber::EnvFilter;
 /// Buckets for what should take milliseconds.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 300.0];
 /// Buckets for what is counted in days: half a minute to thirty days.
-const MARGINS: [f64; 10] =
-    [30.0, 120.0, 300.0, 900.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0];
+const MARGINS: [f64; 10] = [30.0, 120.0, 300.0, 900.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub async fn run(loaded: &Loaded) -> Outcome {
     let mut address = loaded.config.server.internal_listen;
     if address.ip().is_unspecified() {
-        let loopback: IpAddr =
-            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let loopback: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         address = SocketAddr::new(loopback, address.port());
     }
     let status = tokio::time::timeout(PATIENCE, ask(address))

@@ -28,7 +28,10 @@ fn parse_offset(text: &str) -> Result<TimeDelta, String> {
     };
     let amount = humantime::parse_duration(amount).map_err(|error| format!("{error} (write 31d, 2h, 90s)"))?;
     let amount = TimeDelta::from_std(amount).map_err(|_| "too long".to_owned())?;
-    amount.checked_mul(sign).filter(|offset| offset.abs() <= TimeDelta::days(3650)).ok_or_else(|| "more than 3650d".into())
+    amount
+        .checked_mul(sign)
+        .filter(|offset| offset.abs() <= TimeDelta::days(3650))
+        .ok_or_else(|| "more than 3650d".into())
 }
 
 pub async fn run(loaded: &Loaded, environment: &Environment, arguments: &Arguments) -> Outcome {
@@ -43,11 +46,8 @@ pub async fn run(loaded: &Loaded, environment: &Environment, arguments: &Argumen
     let stop = stop_signal();
     tokio::pin!(stop);
     let database = Database::open(&loaded.config, environment).await?;
-    let options = Options {
-        migrate: !arguments.no_migrate,
-        clock: Clock::system(arguments.clock_offset),
-        ..Options::default()
-    };
+    let options =
+        Options { migrate: !arguments.no_migrate, clock: Clock::system(arguments.clock_offset), ..Options::default() };
     let started = tokio::select! {
         started = App::start(&loaded.config, environment, &database, options) => Some(started),
         () = &mut stop => None,

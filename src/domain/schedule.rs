@@ -62,13 +62,11 @@ pub fn after_running(hinted: bool, running: u32) -> (Lane, Duration) {
     if !hinted {
         return (Lane::Poll, doubling(FIRST_POLL, running, LONGEST_POLL));
     }
-    match AFTER_HINT.get(index) {
-        Some(wait) => (Lane::Retry, *wait),
-        None => {
-            let polls = running.saturating_sub(u32::try_from(AFTER_HINT.len()).unwrap_or(u32::MAX));
-            (Lane::Poll, doubling(FIRST_POLL, polls, LONGEST_POLL))
-        }
+    if let Some(wait) = AFTER_HINT.get(index) {
+        return (Lane::Retry, *wait);
     }
+    let polls = running.saturating_sub(u32::try_from(AFTER_HINT.len()).unwrap_or(u32::MAX));
+    (Lane::Poll, doubling(FIRST_POLL, polls, LONGEST_POLL))
 }
 
 /// How long to wait after the `faults`-th fault in a row. Full jitter: anything between nothing and the step, so

@@ -311,8 +311,7 @@ impl IntoResponse for Problem {
             errors: self.errors.as_deref(),
         };
         let text = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

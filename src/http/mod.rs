@@ -80,9 +80,8 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
 /// Takes the caller's request id, or makes one, and returns it.
 async fn request_id(axum::extract::State(api): axum::extract::State<Api>, request: Request, next: Next) -> Response {
     let given = request.headers().get(&REQUEST_ID).filter(|id| is_plain(id)).cloned();
-    let id = given.unwrap_or_else(|| {
-        HeaderValue::from_str(&api.service.entropy.hex32()).expect("hex digits are a header value")
-    });
+    let id = given
+        .unwrap_or_else(|| HeaderValue::from_str(&api.service.entropy.hex32()).expect("hex digits are a header value"));
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response

@@ -26,6 +26,9 @@ const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
 const STORE_TRIES: u32 = 40;
 const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
 
+/// How many further slots a call takes that comes too late for its own.
+const SPARE_SLOTS: u32 = 4;
+
 /// How many verifications are ended together when their deadlines are over.
 const MOST_OVERDUE: i64 = 128;
 
@@ -36,6 +39,26 @@ pub(super) struct Checks {
     tasks: Tasks,
     finals: Batcher<CheckedFinal, Option<Recorded>>,
     opens: Batcher<CheckedOpen, bool>,
+}
+
+/// When a call may be sent. The slot is by the database's clock; here it is known to lie between what the slot's
+/// distance makes of the time of asking and of the time of the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    asked_at: Instant,
+    /// Not before this: the slot has come for certain.
+    from: Instant,
+    /// Not after this: the slot may be too long ago.
+    until: Instant,
+}
+
+impl Slot {
+    pub fn new(asked_at: Instant, answered_at: Instant, slot_in: f64) -> Self {
+        let ahead = Duration::try_from_secs_f64(slot_in.max(0.0)).unwrap_or_default();
+        let behind = Duration::try_from_secs_f64((-slot_in).max(0.0)).unwrap_or_default();
+        let until = (asked_at + ahead + LATEST).checked_sub(behind).unwrap_or(asked_at);
+        Self { asked_at, from: answered_at + ahead, until }
+    }
 }
 
 impl Checks {
@@ -58,26 +81,25 @@ impl Checks {
     }
 
     /// Runs the check of a leased job on a task of its own. `permit` is given back when all is stored.
-    pub fn spawn(&self, account: Arc<Account>, job: LeasedJob, leased_at: Instant, permit: OwnedSemaphorePermit) {
+    pub fn spawn(&self, account: Arc<Account>, job: LeasedJob, slot: Slot, permit: OwnedSemaphorePermit) {
         let checks = self.clone();
         self.tasks.spawn(async move {
-            checks.run(&account, job, leased_at).await;
+            checks.run(&account, job, slot).await;
             drop(permit);
         });
     }
 
-    async fn run(&self, account: &Account, job: LeasedJob, leased_at: Instant) {
-        let call_off = self.in_flight.add(job.id, job.token, leased_at);
+    async fn run(&self, account: &Account, job: LeasedJob, slot: Slot) {
+        let call_off = self.in_flight.add(job.id, job.token, slot.asked_at);
         if self.end_overdue(account, &job).await {
             return;
         }
         let stopping = self.tasks.stopping();
         tokio::select! {
             biased;
-            () = call_off.cancelled() => return self.lost(&job),
-            // Its lease is given back with all others that are left.
-            () = stopping => return self.in_flight.set_aside(job.id, job.token),
-            () = self.wait_for_slot(account, &job, leased_at) => {}
+            () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
+            () = stopping => return self.in_flight.put_aside(job.id, job.token),
+            () = self.wait_for_slot(account, slot) => {}
         }
         // The deadline may have come while the call waited for its slot.
         if self.end_overdue(account, &job).await {
@@ -91,7 +113,7 @@ impl Checks {
         let asked_at = Instant::now();
         let result = tokio::select! {
             biased;
-            () = call_off.cancelled() => return self.lost(&job),
+            () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             result = account.provider.check_result(&request) => result,
         };
         let took = asked_at.elapsed();
@@ -164,20 +186,26 @@ impl Checks {
         true
     }
 
-    /// Returns when the call may be sent. A call that comes too late for its slot takes another.
-    async fn wait_for_slot(&self, account: &Account, job: &LeasedJob, leased_at: Instant) {
-        let mut slot = leased_at + job.wait;
+    /// Returns when the call may be sent. A call that comes too late for its slot takes another, a few times: with a
+    /// database that answers late no slot is ever known well enough, and then the pace alone must do.
+    async fn wait_for_slot(&self, account: &Account, mut slot: Slot) {
+        let mut slots = 1;
         loop {
-            tokio::time::sleep_until(slot).await;
-            if slot.elapsed() <= LATEST {
+            if slot.from > Instant::now() {
+                tokio::time::sleep_until(slot.from).await;
+            }
+            if Instant::now() <= slot.until || slots > SPARE_SLOTS {
                 return;
             }
             let asked_at = Instant::now();
             match self.service.store.take_slot(&account.name, rate(account.qps)).await {
-                Ok(wait) => slot = asked_at + wait,
+                Ok(slot_in) => {
+                    slot = Slot::new(asked_at, Instant::now(), slot_in);
+                    slots += 1;
+                }
                 Err(error) => {
                     warn!(error = &error as &dyn std::error::Error, "no slot could be taken for a call");
-                    slot = asked_at + LONGEST_STORE_WAIT;
+                    tokio::time::sleep(LONGEST_STORE_WAIT).await;
                 }
             }
         }
@@ -338,5 +366,21 @@ async fn store_opens(service: &Service, checks: Vec<CheckedOpen>) -> Vec<bool> {
             error!(error = &error as &dyn std::error::Error, "attempts could not be stored; their leases run out");
             vec![false; checks.len()]
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_sent_neither_before_its_slot_nor_long_after() {
+        let asked_at = Instant::now();
+        let answered_at = asked_at + Duration::from_millis(10);
+        let ahead = Slot::new(asked_at, answered_at, 0.2);
+        assert_eq!(ahead.from, answered_at + Duration::from_millis(200));
+        assert_eq!(ahead.until, asked_at + Duration::from_millis(200) + LATEST);
+        let passed = Slot::new(asked_at, answered_at, -0.03);
+        assert_eq!((passed.from, passed.until), (answered_at, asked_at + LATEST - Duration::from_millis(30)));
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::checks::Checks;
+use super::checks::{Checks, Slot};
 use super::{LEASE, MOST_IN_FLIGHT, POLL, rate};
 use crate::domain::schedule;
 use crate::lifecycle::Tasks;
@@ -114,6 +114,7 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                 }
             }
             Ok(jobs) => {
+                let answered_at = Instant::now();
                 let mut permit = Some(first);
                 for job in jobs {
                     let permit = match permit.take() {
@@ -124,7 +125,8 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                             Err(_) => break,
                         },
                     };
-                    checks.spawn(Arc::clone(&account), job, leased_at, permit);
+                    let slot = Slot::new(leased_at, answered_at, job.slot_in);
+                    checks.spawn(Arc::clone(&account), job, slot, permit);
                 }
             }
             Err(error) => {

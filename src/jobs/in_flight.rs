@@ -24,26 +24,13 @@ struct Held {
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     held: Mutex<HashMap<VerificationId, Held>>,
-    /// Leases that a stop found unused; nothing runs under them any more.
-    aside: Mutex<Vec<(VerificationId, Uuid)>>,
+    /// Leases that a stop leaves unused.
+    unused: Mutex<Vec<(VerificationId, Uuid)>>,
 }
 
 impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashMap<VerificationId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends what runs under a lease that is to be given back.
-    pub fn set_aside(&self, id: VerificationId, token: Uuid) {
-        self.remove(id, token);
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner).push((id, token));
-    }
-
-    /// All leases that this replica still has, at its end.
-    pub fn left(&self) -> Vec<(VerificationId, Uuid)> {
-        let mut left = self.all();
-        left.extend_from_slice(&self.aside.lock().unwrap_or_else(PoisonError::into_inner));
-        left
     }
 
     /// Notes a lease taken at `leased_at`; the token tells when it is lost.
@@ -61,8 +48,21 @@ impl InFlight {
         }
     }
 
-    pub fn all(&self) -> Vec<(VerificationId, Uuid)> {
-        self.lock().iter().map(|(id, held)| (*id, held.token)).collect()
+    /// Puts a lease aside that nothing was done under; it is given back with what a stop leaves.
+    pub fn put_aside(&self, id: VerificationId, token: Uuid) {
+        self.remove(id, token);
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner).push((id, token));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Every lease that was not ended: those put aside, and those whose work was dropped.
+    pub fn left(&self) -> Vec<(VerificationId, Uuid)> {
+        let mut left = self.unused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        left.extend(self.lock().iter().map(|(id, held)| (*id, held.token)));
+        left
     }
 
     /// Those renewed longer ago than `age`.
@@ -87,13 +87,19 @@ impl InFlight {
         }
     }
 
-    /// Calls off what runs under leases that may have run out, because they could not be renewed.
-    pub fn call_off_expired(&self, now: Instant) {
-        for held in self.lock().values() {
-            if now.saturating_duration_since(held.renewed_at) >= LEASE.saturating_sub(MARGIN) {
-                held.call_off.cancel();
+    /// Resolves when the lease must be taken for lost: somebody else has it, or it could not be renewed in time.
+    pub async fn lost(&self, id: VerificationId, token: Uuid, call_off: &CancellationToken) {
+        while let Some(until) = self.good_until(id, token).filter(|until| *until > Instant::now()) {
+            tokio::select! {
+                () = call_off.cancelled() => return,
+                () = tokio::time::sleep_until(until) => {}
             }
         }
+    }
+
+    fn good_until(&self, id: VerificationId, token: Uuid) -> Option<Instant> {
+        let held = self.lock();
+        held.get(&id).filter(|held| held.token == token).map(|held| held.renewed_at + LEASE.saturating_sub(MARGIN))
     }
 }
 
@@ -115,19 +121,10 @@ mod tests {
         assert_eq!(asked.len(), 2);
         in_flight.renewed(&asked, &[id(1)], start + Duration::from_secs(5));
         assert!(!kept.is_cancelled() && lost.is_cancelled());
-        in_flight.call_off_expired(start + Duration::from_secs(13));
-        assert!(!kept.is_cancelled());
-        in_flight.call_off_expired(start + Duration::from_secs(14));
-        assert!(kept.is_cancelled(), "a lease that could not be renewed in time counts as lost");
-    }
-
-    #[tokio::test]
-    async fn a_lease_set_aside_is_left_to_give_back_and_nothing_runs_under_it() {
-        let in_flight = InFlight::default();
-        in_flight.add(id(1), Uuid::from_u128(1), Instant::now());
-        in_flight.set_aside(id(1), Uuid::from_u128(1));
-        assert!(in_flight.all().is_empty());
-        assert_eq!(in_flight.left(), [(id(1), Uuid::from_u128(1))]);
+        in_flight.lost(id(2), token, &lost).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        in_flight.lost(id(1), token, &kept).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(14), "a lease that could not be renewed in time is lost");
     }
 
     #[tokio::test]
@@ -136,8 +133,9 @@ mod tests {
         in_flight.add(id(1), Uuid::from_u128(1), Instant::now());
         in_flight.add(id(1), Uuid::from_u128(2), Instant::now());
         in_flight.remove(id(1), Uuid::from_u128(1));
-        assert_eq!(in_flight.all(), [(id(1), Uuid::from_u128(2))]);
-        in_flight.remove(id(1), Uuid::from_u128(2));
-        assert!(in_flight.all().is_empty());
+        assert_eq!(in_flight.left(), [(id(1), Uuid::from_u128(2))]);
+        in_flight.put_aside(id(1), Uuid::from_u128(2));
+        assert!(in_flight.is_empty());
+        assert_eq!(in_flight.left(), [(id(1), Uuid::from_u128(2))], "it is still to be given back");
     }
 }

@@ -15,7 +15,7 @@ use crate::store::Signal;
 
 /// How long unmatched callbacks are kept.
 const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
-const TIDY: Duration = Duration::from_secs(60);
+const TIDY: Duration = Duration::from_mins(1);
 /// How long to wait before listening again after that failed.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
@@ -45,7 +45,7 @@ pub(super) async fn recover(service: Service, tasks: Tasks) {
 pub(super) async fn renew(service: Service, in_flight: Arc<InFlight>, tasks: Tasks) {
     loop {
         if tasks.is_stopping() {
-            if in_flight.all().is_empty() {
+            if in_flight.is_empty() {
                 return;
             }
             tokio::time::sleep(RENEWAL / 10).await;
@@ -61,7 +61,6 @@ pub(super) async fn renew(service: Service, in_flight: Arc<InFlight>, tasks: Tas
             Ok(renewed) => in_flight.renewed(&old, &renewed, now),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "leases could not be renewed"),
         }
-        in_flight.call_off_expired(Instant::now());
     }
 }
 

@@ -41,18 +41,11 @@ impl Account {
     pub fn deadlines(&self, registered_at: DateTime<Utc>, hinted_at: Option<DateTime<Utc>>) -> Deadlines {
         let give_up_at = later(registered_at, self.give_up_after);
         let base = hinted_at.unwrap_or(give_up_at);
-        Deadlines {
-            give_up_at,
-            result: later(base, self.result_retention),
-            video: later(base, self.video_retention),
-        }
+        Deadlines { give_up_at, result: later(base, self.result_retention), video: later(base, self.video_retention) }
     }
 }
 
 /// `time` moved on by `by`, at most to the end of time.
 pub fn later(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(by)
-        .ok()
-        .and_then(|by| time.checked_add_signed(by))
-        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    TimeDelta::from_std(by).ok().and_then(|by| time.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -112,7 +112,7 @@ mod tests {
         let tasks = Tasks::new();
         let gate = Arc::new(Semaphore::new(0));
         let batches = Arc::new(AtomicUsize::new(0));
-        let batcher = {
+        let queue = {
             let (gate, batches) = (Arc::clone(&gate), Arc::clone(&batches));
             Batcher::start(&tasks, BOUNDS, move |items: Vec<u32>| {
                 let (gate, batches) = (Arc::clone(&gate), Arc::clone(&batches));
@@ -123,22 +123,22 @@ mod tests {
                 }
             })
         };
-        let first = batcher.submit(1);
+        let first = queue.submit(1);
         tokio::pin!(first);
         // The first is being flushed once its batch has begun; then the queue fills.
         while batches.load(Ordering::SeqCst) == 0 {
             tokio::select! { biased; _ = &mut first => unreachable!(), () = tokio::task::yield_now() => {} }
         }
-        let rest = (2..=5).map(|item| batcher.submit(item));
+        let rest = (2..=5).map(|item| queue.submit(item));
         let rest = futures_util::future::join_all(rest);
         tokio::pin!(rest);
         tokio::select! { biased; _ = &mut rest => unreachable!(), () = tokio::task::yield_now() => {} }
-        assert_eq!(batcher.submit(6).await, Err(Turned::Full));
+        assert_eq!(queue.submit(6).await, Err(Turned::Full));
         gate.add_permits(2);
         assert_eq!(first.await, Ok(2));
         assert_eq!(rest.await, [Ok(4), Ok(6), Ok(8), Ok(10)]);
         assert_eq!(batches.load(Ordering::SeqCst), 2);
         assert!(tasks.shut_down(crate::lifecycle::GRACE).await);
-        assert_eq!(batcher.submit(7).await, Err(Turned::Stopping));
+        assert_eq!(queue.submit(7).await, Err(Turned::Stopping));
     }
 }

@@ -48,7 +48,7 @@ fn job(hinted: bool) -> LeasedJob {
         checks: 3,
         running: 0,
         faults: 0,
-        wait: Duration::ZERO,
+        slot_in: 0.0,
         probe: false,
         throttled: false,
     }
@@ -59,12 +59,12 @@ fn after(job: &LeasedJob, result: Result<Outcome, ProviderError>, hours: i64) ->
     decide(&account(), job, result, Checked { at, took: Duration::from_millis(12), fraction: 1.0 })
 }
 
-fn not_completed() -> Result<Outcome, ProviderError> {
-    Ok(Outcome::Running("ProcessNotCompleted".into()))
+fn not_completed() -> Outcome {
+    Outcome::Running("ProcessNotCompleted".into())
 }
 
-fn unavailable() -> Result<Outcome, ProviderError> {
-    Err(ProviderError::Unavailable { code: "InternalError".into(), reason: "fault".into() })
+fn unavailable() -> ProviderError {
+    ProviderError::Unavailable { code: "InternalError".into(), reason: "fault".into() }
 }
 
 fn expect_open(decision: Decision) -> CheckedOpen {
@@ -105,11 +105,11 @@ fn a_result_is_final_and_replaces_what_was_there() {
 
 #[test]
 fn an_unfinished_flow_is_void_only_when_it_is_given_up() {
-    let open = expect_open(after(&job(false), not_completed(), 23));
+    let open = expect_open(after(&job(false), Ok(not_completed()), 23));
     assert_eq!(open.due_at, start() + TimeDelta::minutes(23 * 60 + 10));
-    let last = expect_open(after(&LeasedJob { running: 9, ..job(false) }, not_completed(), 23));
+    let last = expect_open(after(&LeasedJob { running: 9, ..job(false) }, Ok(not_completed()), 23));
     assert_eq!(last.due_at, start() + TimeDelta::hours(24), "the last poll is when the flow is given up");
-    let end = expect_final(after(&job(false), not_completed(), 24));
+    let end = expect_final(after(&job(false), Ok(not_completed()), 24));
     assert_eq!((end.status, end.replaces), (FinalStatus::Void, false));
 }
 
@@ -133,9 +133,9 @@ fn nothing_is_attempted_after_the_deadline() {
 
 #[test]
 fn faults_are_retried_with_growing_waits_in_their_own_lane() {
-    let open = expect_open(after(&LeasedJob { faults: 4, ..job(true) }, unavailable(), 0));
+    let open = expect_open(after(&LeasedJob { faults: 4, ..job(true) }, Err(unavailable()), 0));
     assert_eq!((open.lane, open.due_at, open.faults), (Some(Lane::Retry), start() + TimeDelta::seconds(16), 5));
-    assert_eq!(expect_open(after(&job(false), unavailable(), 0)).lane, Some(Lane::Poll));
+    assert_eq!(expect_open(after(&job(false), Err(unavailable()), 0)).lane, Some(Lane::Poll));
 }
 
 #[test]
@@ -171,6 +171,24 @@ fn a_refused_transaction_is_unresolvable() {
 #[test]
 fn a_recheck_without_a_result_ends_and_replaces_nothing() {
     let recheck = LeasedJob { recheck: true, ..job(true) };
-    assert!(!expect_final(after(&recheck, not_completed(), 0)).replaces);
-    assert_eq!(expect_open(after(&recheck, unavailable(), 0)).lane, Some(Lane::Retry));
+    assert!(!expect_final(after(&recheck, Ok(not_completed()), 0)).replaces);
+    assert_eq!(expect_open(after(&recheck, Err(unavailable()), 0)).lane, Some(Lane::Retry));
+}
+
+#[test]
+fn debug_output_of_a_decision_shows_nothing_of_the_answer() {
+    let finding = Finding {
+        status: FinalStatus::Passed,
+        sub_code: Some("200".into()),
+        reason: "Authentication passed.".into(),
+        scores: BTreeMap::from([("face_comparison".into(), 98.7654)]),
+        signals: Map::from_iter([("face_registration_id".to_owned(), "CANARY-FACE".into())]),
+        answer: "CANARY-DOCUMENT".into(),
+        notes: vec![],
+    };
+    let shown = format!("{:?}", after(&job(true), Ok(Outcome::Finished(Box::new(finding))), 0));
+    assert!(shown.contains("Passed"));
+    for secret in ["CANARY", "98.7654"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
 }

@@ -9,7 +9,6 @@ use crate::domain::{TokenHash, VerificationId};
 use crate::store::{NewVerification, Registered, StoreError};
 
 /// A registration whose members were checked. What was not given is `None`.
-#[derive(Debug)]
 pub struct Registration {
     pub transaction_id: String,
     pub merchant_biz_id: Option<String>,

@@ -88,8 +88,7 @@ impl Wakes {
                     () = shared.has_outgoing.notified() => {}
                     () = &mut stopping => return,
                 }
-                let outgoing =
-                    std::mem::take(&mut *shared.outgoing.lock().unwrap_or_else(PoisonError::into_inner));
+                let outgoing = std::mem::take(&mut *shared.outgoing.lock().unwrap_or_else(PoisonError::into_inner));
                 let work = outgoing.work.into_iter().map(Signal::Work);
                 let finals = (!outgoing.finals.is_empty()).then_some(Signal::Final(outgoing.finals));
                 for signal in work.chain(finals) {

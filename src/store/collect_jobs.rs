@@ -4,6 +4,7 @@
 //! lease is lost changes nothing. One row lock on the account makes replicas take turns at leasing, so the slots that
 //! they take for their calls never overlap.
 
+use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -67,8 +68,8 @@ pub struct LeasedJob {
     pub checks: u32,
     pub running: u32,
     pub faults: u32,
-    /// How long until the slot of its call.
-    pub wait: Duration,
+    /// Seconds until the slot of its call, counted when the database answered; below zero when it has passed.
+    pub slot_in: f64,
     /// The account fails, and this is the one probe.
     pub probe: bool,
     /// The account's last answers were throttled.
@@ -76,7 +77,7 @@ pub struct LeasedJob {
 }
 
 /// A check that ended the verification.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CheckedFinal {
     pub id: VerificationId,
     pub token: Uuid,
@@ -92,6 +93,16 @@ pub struct CheckedFinal {
     pub at: DateTime<Utc>,
     /// Only a verdict of the provider replaces an earlier one; anything else ends a recheck without a trace.
     pub replaces: bool,
+}
+
+impl fmt::Debug for CheckedFinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedFinal")
+            .field("id", &self.id)
+            .field("status", &self.status)
+            .field("sub_code", &self.sub_code)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A check after which the provider is to be asked again.
@@ -119,10 +130,6 @@ pub struct Recorded {
     pub callback_at: Option<DateTime<Utc>>,
     /// A hint came meanwhile, so the provider is asked once more before it ends without a result.
     pub again: bool,
-}
-
-fn duration(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::ZERO)
 }
 
 fn count(value: i32) -> u32 {
@@ -203,7 +210,7 @@ impl Store {
                 v.registered_at AS "registered_at!", l.hinted_at, l.callback_at, l.recheck AS "recheck!", l.checks AS "checks!", l.running AS "running!",
                 l.faults AS "faults!", a.failing AS "failing!", a.throttled AS "throttled!",
                 (extract(epoch FROM a.slot_at - clock_timestamp())::double precision
-                    + a.spacing * (row_number() OVER (ORDER BY l.lane, l.due_at) - 1)) AS "wait!"
+                    + a.spacing * (row_number() OVER (ORDER BY l.lane, l.due_at) - 1)) AS "slot_in!"
             FROM leased l
             JOIN verifications v ON v.verification_id = l.verification_id
             CROSS JOIN account a
@@ -238,7 +245,7 @@ impl Store {
                 checks: count(row.checks),
                 running: count(row.running),
                 faults: count(row.faults),
-                wait: duration(row.wait),
+                slot_in: row.slot_in,
                 probe: row.failing,
                 throttled: row.throttled,
             })
@@ -301,16 +308,16 @@ impl Store {
                 checks: count(row.checks),
                 running: count(row.running),
                 faults: count(row.faults),
-                wait: Duration::ZERO,
+                slot_in: 0.0,
                 probe: false,
                 throttled: false,
             })
             .collect())
     }
 
-    /// Takes one more slot for a call that missed its own; returns how long to wait for it.
-    pub async fn take_slot(&self, account: &str, rate: Rate) -> Result<Duration, StoreError> {
-        let wait = sqlx::query_scalar!(
+    /// Takes one more slot for a call that missed its own; returns the seconds until it.
+    pub async fn take_slot(&self, account: &str, rate: Rate) -> Result<f64, StoreError> {
+        let slot_in = sqlx::query_scalar!(
             r#"-- take_slot
             UPDATE accounts
             SET next_slot_at = greatest(next_slot_at, clock_timestamp())
@@ -318,14 +325,14 @@ impl Store {
             WHERE account = $1
             RETURNING extract(epoch FROM next_slot_at
                 - make_interval(secs => (1 + $3::double precision) * 1.001 / least($2, coalesce(rate, $2)))
-                - clock_timestamp())::double precision AS "wait!""#,
+                - clock_timestamp())::double precision AS "slot_in!""#,
             account,
             f64::from(rate.qps),
             rate.slack.as_secs_f64()
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(duration(wait))
+        Ok(slot_in)
     }
 
     /// When the account's next job is due, or later, when the account is held or failing until then; `None` when

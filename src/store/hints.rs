@@ -92,8 +92,15 @@ pub enum Collect {
 }
 
 /// The detail that the history shows of a callback.
+#[derive(serde::Serialize)]
+struct CallbackDetail<'a> {
+    passed: Option<&'a str>,
+    sub_code: Option<&'a str>,
+}
+
 fn callback_detail(arrival: &Arrival) -> String {
-    serde_json::json!({ "passed": arrival.passed, "sub_code": arrival.sub_code }).to_string()
+    let detail = CallbackDetail { passed: arrival.passed.as_deref(), sub_code: arrival.sub_code.as_deref() };
+    serde_json::to_string(&detail).expect("two texts are JSON")
 }
 
 /// Records what it can: `Arrived::Accepted`, `TokenMismatch`, or `Unknown` for each arrival, in order.
@@ -291,14 +298,15 @@ impl Store {
         let rows = sqlx::query!(
             r#"-- take_hints
             WITH taken AS (
+                -- By row address: the cost is that of the rows taken, however many wait behind them.
                 DELETE FROM hints
-                WHERE (account, lane, hint_id) IN (
-                    SELECT account, lane, hint_id
+                WHERE ctid = ANY (ARRAY(
+                    SELECT ctid
                     FROM hints
                     ORDER BY account, lane, hint_id
                     LIMIT $1
                     FOR UPDATE SKIP LOCKED
-                )
+                ))
                 RETURNING hint_id, account, lane, verification_id, at, kind, authenticated, detail
             ), good AS (
                 SELECT verification_id,

@@ -1,5 +1,7 @@
 //! Reading verifications and their history.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
@@ -10,7 +12,6 @@ use super::{Store, StoreError};
 use crate::domain::{FinalStatus, HistoryKind, Status, VerificationId};
 
 /// A verification as it stands.
-#[derive(Debug)]
 pub struct Record {
     pub id: VerificationId,
     pub account: String,
@@ -31,7 +32,6 @@ pub struct Record {
 }
 
 /// The current verdict of a final verification.
-#[derive(Debug)]
 pub struct RecordVerdict {
     pub revision: i32,
     pub status: FinalStatus,
@@ -40,6 +40,21 @@ pub struct RecordVerdict {
     pub scores: Box<RawValue>,
     pub signals: Box<RawValue>,
     pub decided_at: DateTime<Utc>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("id", &self.id).field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RecordVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordVerdict")
+            .field("revision", &self.revision)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]

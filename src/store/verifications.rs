@@ -11,7 +11,6 @@ use crate::domain::schedule::Lane;
 use crate::domain::{TokenHash, VerificationId};
 
 /// What is registered. Members that were not given are `None` and are not compared with what is stored.
-#[derive(Debug)]
 pub struct NewVerification {
     pub id: VerificationId,
     pub account: String,
@@ -32,11 +31,17 @@ pub struct NewVerification {
 /// How a registration ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Registered {
-    New { id: VerificationId, hinted: bool },
+    New {
+        id: VerificationId,
+        hinted: bool,
+    },
     /// The same transaction was registered before, with the same data as far as it was given.
     Same(VerificationId),
     /// The same transaction was registered before, with other data in these members.
-    Conflict { id: VerificationId, members: Vec<&'static str> },
+    Conflict {
+        id: VerificationId,
+        members: Vec<&'static str>,
+    },
 }
 
 /// Two callers that touch the same unregistered transaction take turns on this lock, so that a callback and the
@@ -67,12 +72,8 @@ impl Store {
     pub async fn register(&self, new: &NewVerification) -> Result<Registered, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let connection = &mut *transaction;
-        lock_transactions(
-            connection,
-            std::slice::from_ref(&new.account),
-            std::slice::from_ref(&new.transaction_id),
-        )
-        .await?;
+        lock_transactions(connection, std::slice::from_ref(&new.account), std::slice::from_ref(&new.transaction_id))
+            .await?;
         if let Some(existing) = compare_with_stored(connection, new).await? {
             return Ok(existing);
         }

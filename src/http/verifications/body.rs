@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::service::account::Account;
 use crate::store::Record;
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub struct VerificationBody<'a> {
     id: String,
     account: &'a str,
@@ -41,7 +41,6 @@ struct DeadlinesBody {
 }
 
 /// An object as it was stored; empty before the verdict.
-#[derive(Debug)]
 struct Members<'a>(Option<&'a RawValue>);
 
 impl Serialize for Members<'_> {

@@ -21,11 +21,7 @@ struct Wish {
     unknown: serde_json::Map<String, Value>,
 }
 
-pub async fn collect(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub async fn collect(State(api): State<Api>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     api.keys.require(&parts.headers, Scope::Register)?;
     let recheck = recheck(body::json::<Value>(&parts.headers, content).await?)?;
@@ -47,11 +43,8 @@ fn recheck(body: Option<Value>) -> Result<bool, Problem> {
     let Some(body) = body else { return Ok(false) };
     let wish: Wish = serde_json::from_value(body)
         .map_err(|_| Problem::body_invalid(vec![FieldError::new("", "the body must be an object")]))?;
-    let mut errors: Vec<_> = wish
-        .unknown
-        .into_iter()
-        .map(|(name, _)| FieldError::new(name, "is not a member of this request"))
-        .collect();
+    let mut errors: Vec<_> =
+        wish.unknown.into_iter().map(|(name, _)| FieldError::new(name, "is not a member of this request")).collect();
     let recheck = match wish.recheck {
         None | Some(Value::Null) => false,
         Some(Value::Bool(recheck)) => recheck,

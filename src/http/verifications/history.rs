@@ -12,19 +12,15 @@ use crate::http::auth::Scope;
 use crate::http::{Api, Problem};
 use crate::store::HistoryRow;
 
-pub async fn history(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn history(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let rows = api.service.store.history(parse_id(&id)?).await?.ok_or_else(Problem::verification_not_found)?;
-    let items: Vec<_> = rows.into_iter().map(item).collect();
+    let items: Vec<_> = rows.iter().map(item).collect();
     Ok(Json(json!({ "items": items })).into_response())
 }
 
 /// The time and the kind, then the members of the kind.
-fn item(row: HistoryRow) -> Map<String, Value> {
+fn item(row: &HistoryRow) -> Map<String, Value> {
     let mut item = Map::from_iter([
         ("at".to_owned(), Value::from(time(row.at))),
         ("kind".to_owned(), Value::from(row.kind.as_str())),

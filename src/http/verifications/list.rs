@@ -62,21 +62,22 @@ fn parse(uri: &Uri) -> Result<Filter, Problem> {
     let mut query = Query::of(uri);
     let filter = Filter {
         status: query.take("status", |text| {
-            text.parse::<Status>().map_err(|_| {
-                "must be waiting, collecting, passed, failed, review, void, expired or unresolvable"
-            })
+            text.parse::<Status>()
+                .map_err(|_| "must be waiting, collecting, passed, failed, review, void, expired or unresolvable")
         }),
         account: query.take("account", text),
         transaction_id: query.take("transaction_id", text),
         merchant_biz_id: query.take("merchant_biz_id", text),
         registered_after: query.take("registered_after", parse_time),
         registered_before: query.take("registered_before", parse_time),
-        below: query.take("cursor", |text| {
-            parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged")
-        }),
+        below: query
+            .take("cursor", |text| parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged")),
         limit: query
             .take("limit", |text| {
-                text.parse().ok().filter(|limit| (1..=MOST).contains(limit)).ok_or("must be a whole number from 1 to 200")
+                text.parse()
+                    .ok()
+                    .filter(|limit| (1..=MOST).contains(limit))
+                    .ok_or("must be a whole number from 1 to 200")
             })
             .unwrap_or(LIMIT),
     };

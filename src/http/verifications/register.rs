@@ -38,10 +38,7 @@ pub async fn register(State(api): State<Api>, request: Request) -> Result<Respon
     Ok((status, [(header::LOCATION, location)], Json(render(&record, Some(&account)))).into_response())
 }
 
-async fn object(
-    headers: &HeaderMap,
-    content: axum::body::Body,
-) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
+async fn object(headers: &HeaderMap, content: axum::body::Body) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
     let whole: Box<RawValue> = body::json(headers, content)
         .await?
         .ok_or_else(|| Problem::body_malformed("The body is empty. Send a JSON object."))?;
@@ -131,8 +128,7 @@ fn parse(
         let is_good = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if is_good { Ok(()) } else { Err("must have 1 to 32 letters and digits") }
     });
-    let callback_token =
-        members.text("callback_token", |text| plain(text, 512, "must have 1 to 512 characters"));
+    let callback_token = members.text("callback_token", |text| plain(text, 512, "must have 1 to 512 characters"));
     let product = members.text("product", |text| {
         let is_good = (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');

@@ -57,9 +57,10 @@ fn respond(api: &Api, record: &Record, headers: &HeaderMap) -> Result<Response, 
     let body = serde_json::to_vec(&render(record, account)).map_err(|_| Problem::internal())?;
     let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&body)[..16]));
     let tag_header = HeaderValue::from_str(&tag).map_err(|_| Problem::internal())?;
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|known| known.trim() == "*" || known.trim().trim_start_matches("W/") == tag)
-    });
+    let known =
+        headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value.split(',').any(|known| known.trim() == "*" || known.trim().trim_start_matches("W/") == tag)
+        });
     if known {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag_header)]).into_response());
     }

@@ -1,0 +1,137 @@
+//! What the main path costs, beside what the parts below it cost, all in one run on one machine.
+//!
+//! `cargo bench --bench path` prints tables with the limits (bare axum, `pgbench`) beside ours, and the ratios that
+//! matter. Absolute figures move with the machine; ratios of one run hold. Arguments pick sections: `limits`, `ack`,
+//! `path`, `slow-disk`, `process`; `--seconds N` sets the length of each measurement.
+
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts and times of a benchmark are far below where a float loses them"
+)]
+
+mod load;
+mod process;
+mod report;
+mod service;
+mod world;
+
+use std::time::Duration;
+
+use report::{Row, rate, ratio, section};
+use world::World;
+
+pub type Result<T> = anyhow::Result<T>;
+
+/// Connections, as the aims name them.
+const CONNECTIONS: [usize; 3] = [8, 64, 256];
+
+struct Wanted {
+    sections: Vec<String>,
+    seconds: u64,
+}
+
+impl Wanted {
+    fn from_arguments() -> Result<Self> {
+        let mut wanted = Self { sections: Vec::new(), seconds: 5 };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--seconds" => wanted.seconds = arguments.next().unwrap_or_default().parse()?,
+                // Cargo adds it.
+                "--bench" => {}
+                section => wanted.sections.push(section.to_owned()),
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn has(&self, section: &str) -> bool {
+        self.sections.is_empty() || self.sections.iter().any(|wanted| wanted == section)
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+fn main() -> Result<()> {
+    let wanted = Wanted::from_arguments()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    report::machine();
+    if wanted.has("limits") || wanted.has("ack") {
+        runtime.block_on(acknowledgement(&wanted, &[]))?;
+    }
+    if wanted.has("path") {
+        runtime.block_on(path(&wanted, &[]))?;
+    }
+    if wanted.has("slow-disk") {
+        section("The same with 2 ms added to every commit");
+        let slow = [("commit_delay", "2000"), ("commit_siblings", "0")];
+        runtime.block_on(acknowledgement(&wanted, &slow))?;
+        runtime.block_on(path(&wanted, &slow))?;
+    }
+    if wanted.has("process") {
+        runtime.block_on(process::measure())?;
+    }
+    Ok(())
+}
+
+/// Bare axum, pgbench, and callbacks acknowledged after their commit.
+async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
+    section("Acknowledging callbacks");
+    let world = World::start(settings).await?;
+    let mut rows = Vec::new();
+    for connections in CONNECTIONS {
+        let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world::requests(0))?;
+        let pgbench = world.pgbench(connections, wanted.seconds).await?;
+        world.register(world::ENOUGH).await?;
+        let without = service::Bench::start(&world, false).await?;
+        let alone = load::closed(without.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
+        without.stop().await;
+        world.clear().await?;
+        world.register(world::ENOUGH).await?;
+        let with = service::Bench::start(&world, true).await?;
+        let worked_in = load::closed(with.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
+        with.stop().await;
+        world.clear().await?;
+        rows.push(Row::new(connections, "bare axum", &bare));
+        rows.push(Row::plain(connections, "pgbench, one row a transaction", pgbench));
+        rows.push(Row::new(connections, "acknowledged", &alone));
+        rows.push(Row::new(connections, "acknowledged, and worked in meanwhile", &worked_in));
+        rows.push(Row::text(connections, "acknowledged / pgbench", &ratio(alone.per_second(), pgbench)));
+        rows.push(Row::text(connections, "acknowledged / bare axum", &ratio(alone.per_second(), bare.per_second())));
+    }
+    report::table(&rows);
+    world.stop().await
+}
+
+/// From a callback to its verdict.
+async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
+    section("Callback to verdict");
+    let world = World::start(settings).await?;
+    let paced = world.register(500 * usize::try_from(wanted.seconds)?).await?;
+    let bench = service::Bench::start(&world, true).await?;
+    bench.warm_up(&world).await?;
+    let delays = load::paced(&bench, &paced, 500).await?;
+    report::line(&format!("at 500/s, until a waiting reader has it   {}", report::delays(&delays)));
+    bench.stop().await;
+    world.clear().await?;
+    for connections in [64, 256] {
+        let count = 50_000;
+        world.register(count).await?;
+        let bench = service::Bench::start(&world, true).await?;
+        let requests = world::requests(count);
+        let full = load::all(bench.public, connections, &requests)?;
+        let stored = bench.wait_for_verdicts(&world, count).await?;
+        report::line(&format!(
+            "full rate, {connections} connections                   {} acknowledged, {} verdicts stored",
+            rate(full.per_second()),
+            rate(count as f64 / (full.elapsed + stored).as_secs_f64()),
+        ));
+        bench.stop().await;
+        world.clear().await?;
+    }
+    world.stop().await
+}

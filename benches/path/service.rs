@@ -1,0 +1,119 @@
+//! The service under test, put together from the library's parts, and the bare one beside it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use checkback::clock::Clock;
+use checkback::entropy::Entropy;
+use checkback::http::{self, Api, Keys};
+use checkback::jobs::Engine;
+use checkback::lifecycle::Tasks;
+use checkback::provider::alibaba::credentials::Credentials;
+use checkback::provider::alibaba::endpoint::Endpoint;
+use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
+use checkback::provider::http::{HttpClient, HttpSettings};
+use checkback::service::Service;
+use checkback::service::account::Account;
+use checkback::store::Store;
+use checkback::telemetry;
+use chrono::TimeDelta;
+use tokio::net::TcpListener;
+
+use crate::Result;
+use crate::load;
+use crate::world::{ACCOUNT, World};
+
+pub struct Bench {
+    pub public: SocketAddr,
+    pub internal: SocketAddr,
+    listeners: Tasks,
+    queues: Tasks,
+    engine: Option<Engine>,
+}
+
+impl Bench {
+    /// With the engine, callbacks are worked in and checked while they come; without, they are acknowledged only.
+    pub async fn start(world: &World, with_engine: bool) -> Result<Self> {
+        let (clock, entropy) = (Clock::system(TimeDelta::zero()), Entropy::system());
+        let provider = AlibabaClient::new(
+            AlibabaSettings {
+                endpoint: Endpoint::explicit(&format!("http://{}", world.simulator), false)?,
+                signature: Signature::Acs3,
+                credentials: Credentials::new("sim-key-id".into(), "sim-key-secret".into(), None)?,
+                images: false,
+            },
+            HttpClient::new(HttpSettings::default())?,
+            clock.clone(),
+            entropy.clone(),
+        );
+        let account = Account {
+            name: ACCOUNT.to_owned(),
+            qps: 1_000_000,
+            result_retention: Duration::from_hours(720),
+            video_retention: Duration::from_mins(30),
+            give_up_after: Duration::from_hours(24),
+            callback_token: None,
+            provider: Arc::new(provider),
+        };
+        let store = Store::new(world.options(), 16);
+        let (listeners, queues) = (Tasks::new(), Tasks::new());
+        let service = Service::new(store, clock, entropy, vec![account], &queues);
+        let engine = with_engine.then(|| Engine::start(service.clone()));
+        let api = Api {
+            service,
+            keys: Arc::new(Keys::Open),
+            open_metrics: true,
+            metrics: telemetry::metrics()?,
+            tasks: listeners.clone(),
+        };
+        let (public, internal) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
+        let (public_address, internal_address) = (public.local_addr()?, internal.local_addr()?);
+        listeners.spawn(http::serve(public, http::public_router(&api), listeners.clone()));
+        listeners.spawn(http::serve(internal, http::internal_router(&api), listeners.clone()));
+        Ok(Self { public: public_address, internal: internal_address, listeners, queues, engine })
+    }
+
+    /// A second of the path before it is measured: connections and prepared statements are made once.
+    pub async fn warm_up(&self, world: &World) -> Result<()> {
+        world.clear().await?;
+        let known = world.register(500).await?;
+        load::paced(self, &known, 500).await?;
+        world.clear().await
+    }
+
+    /// How long until `count` verdicts are stored.
+    pub async fn wait_for_verdicts(&self, world: &World, count: usize) -> Result<Duration> {
+        let start = Instant::now();
+        let count = i64::try_from(count)?;
+        loop {
+            let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM verdicts").fetch_one(&world.pool).await?;
+            if stored == count {
+                return Ok(start.elapsed());
+            }
+            anyhow::ensure!(start.elapsed() < Duration::from_mins(2), "only {stored} of {count} verdicts");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn stop(self) {
+        self.listeners.shut_down(Duration::from_secs(3)).await;
+        self.queues.shut_down(Duration::from_secs(3)).await;
+        if let Some(engine) = self.engine {
+            engine.shut_down(Duration::from_secs(5)).await;
+        }
+    }
+}
+
+/// The least that axum can do: a fixed answer.
+#[expect(clippy::disallowed_methods, reason = "it ends with the benchmark")]
+pub async fn bare_axum() -> Result<SocketAddr> {
+    let answer = || async { ([(axum::http::header::CONTENT_TYPE, "application/json")], r#"{"status":"accepted"}"#) };
+    let router = Router::new().route("/callbacks/{account}", get(answer));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(address)
+}

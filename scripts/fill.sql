@@ -1,0 +1,39 @@
+-- Fills a migrated, empty database with finished verifications, and a thousandth as many open ones, so that the cost
+-- of leasing and listing can be looked at:
+--   psql -v finished=10000000 -f scripts/fill.sql DATABASE
+\set ON_ERROR_STOP on
+SET synchronous_commit = off;
+
+INSERT INTO accounts (account) VALUES ('alibaba-sg'), ('alibaba-hk') ON CONFLICT DO NOTHING;
+
+CREATE TEMP TABLE filled AS
+SELECT n,
+    (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - (:finished - n) * 250), 12, '0')
+        || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid AS verification_id,
+    CASE WHEN n % 10 = 0 THEN 'alibaba-hk' ELSE 'alibaba-sg' END AS account,
+    now() - make_interval(secs => (:finished - n) * 0.25) AS at,
+    n % 1000 = 0 AS open
+FROM generate_series(1::bigint, :finished) AS n;
+
+INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product, expect_video, metadata,
+    registered_at)
+SELECT verification_id, account, 'hksb7ba1b28130d24e' || lpad(n::text, 14, '0'), 'biz' || n, 'FACE_LIVENESS', false,
+    '{"order":"A-17"}', at
+FROM filled;
+
+INSERT INTO verdicts (verification_id, revision, account, status, sub_code, reason, scores, signals, answer, decided_at,
+    callback_at, hinted_at, checks)
+SELECT verification_id, 1, account,
+    CASE WHEN n % 100000 = 1 THEN 'expired' WHEN n % 12 = 1 THEN 'failed' ELSE 'passed' END, '200',
+    'Authentication passed.', '{"face_comparison":99.99}', '{"face_passed":true}', '{"Code":"Success"}', at, at, at, 1
+FROM filled
+WHERE NOT open;
+
+INSERT INTO collect_jobs (verification_id, account, lane, due_at)
+SELECT verification_id, account, CASE WHEN n % 3000 = 0 THEN 2 ELSE 3 END,
+    now() + make_interval(secs => (n % 3600)::double precision - 60)
+FROM filled
+WHERE open;
+
+DROP TABLE filled;
+ANALYZE;

@@ -1,0 +1,94 @@
+-- The plans behind the statements that lease and list, on a database filled by scripts/fill.sql:
+--   psql -f scripts/plans.sql DATABASE
+\set QUIET on
+\pset format unaligned
+\pset tuples_only on
+\echo == lease_due: candidates
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT c.verification_id
+    FROM unnest(ARRAY[0,1,2,3]::smallint[]) AS lanes (lane)
+CROSS JOIN LATERAL (SELECT j.verification_id, j.lane, j.due_at
+    FROM collect_jobs j
+    WHERE j.account = 'alibaba-hk'
+    AND j.lane=lanes.lane
+    AND j.lease_token IS NULL
+    AND j.due_at <= now()
+    ORDER BY j.due_at
+    LIMIT 11) c
+    ORDER BY c.lane, c.due_at
+    LIMIT 11;
+\echo == next_due
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT min(c.due_at)
+    FROM unnest(ARRAY[0,1,2,3]::smallint[]) AS lanes (lane)
+CROSS JOIN LATERAL (SELECT j.due_at
+    FROM collect_jobs j
+    WHERE j.account = 'alibaba-hk'
+    AND j.lane=lanes.lane
+    AND j.lease_token IS NULL
+    ORDER BY j.due_at
+    LIMIT 1) c;
+\echo == list: newest
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT c.verification_id
+    FROM accounts a
+    CROSS JOIN LATERAL (SELECT v.verification_id
+    FROM verifications v
+    WHERE v.account=a.account
+    AND v.verification_id >= '00000000-0000-0000-0000-000000000000'
+    AND v.verification_id < 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    ORDER BY v.verification_id DESC
+    LIMIT 51) c
+    ORDER BY 1 DESC
+    LIMIT 51;
+\echo == list: by final status (rare)
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT c.verification_id
+    FROM accounts a
+    CROSS JOIN LATERAL (SELECT d.verification_id
+    FROM verdicts d
+    WHERE d.account=a.account
+    AND d.status='expired'
+    AND d.superseded_at IS NULL
+    AND d.verification_id >= '00000000-0000-0000-0000-000000000000'
+    AND d.verification_id < 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    ORDER BY d.verification_id DESC
+    LIMIT 51) c
+    ORDER BY 1 DESC
+    LIMIT 51;
+\echo == list: by open status
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT j.verification_id
+    FROM collect_jobs j
+    WHERE NOT j.recheck
+    AND j.verification_id >= '00000000-0000-0000-0000-000000000000'
+    AND j.verification_id < 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    AND false = (j.hinted_at IS NOT NULL OR j.callback_at IS NOT NULL OR EXISTS (SELECT
+    FROM hints h
+    WHERE h.verification_id=j.verification_id))
+    ORDER BY j.verification_id DESC
+    LIMIT 51;
+\echo == list: by reference
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT verification_id
+    FROM verification_records
+    WHERE transaction_id = 'hksb7ba1b28130d24e00000000500000'
+    AND account IN (SELECT account
+    FROM accounts)
+    ORDER BY 1 DESC
+    LIMIT 51;
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT verification_id
+    FROM verification_records
+    WHERE merchant_biz_id = 'biz500000'
+    ORDER BY 1 DESC
+    LIMIT 51;
+\echo == records
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT *
+    FROM verification_records
+    WHERE verification_id = ANY(ARRAY(SELECT verification_id
+    FROM verifications
+    ORDER BY verification_id DESC
+    LIMIT 51))
+    ORDER BY verification_id DESC;
