@@ -141,12 +141,12 @@ fn faults_are_retried_with_growing_waits_in_their_own_lane() {
 #[test]
 fn while_a_video_can_be_had_retries_stay_in_its_lane() {
     let video = LeasedJob { expect_video: true, ..job(true) };
-    for result in [unavailable(), not_completed()] {
+    for result in [Err(unavailable()), Ok(not_completed())] {
         assert_eq!(expect_open(after(&video, result, 0)).lane, Some(Lane::Video));
     }
-    assert_eq!(expect_open(after(&video, unavailable(), 1)).lane, Some(Lane::Retry), "its 30 minutes are over");
+    assert_eq!(expect_open(after(&video, Err(unavailable()), 1)).lane, Some(Lane::Retry), "its 30 minutes are over");
     let unheard = LeasedJob { expect_video: true, ..job(false) };
-    assert_eq!(expect_open(after(&unheard, unavailable(), 0)).lane, Some(Lane::Poll));
+    assert_eq!(expect_open(after(&unheard, Err(unavailable()), 0)).lane, Some(Lane::Poll));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Several services on one database: nothing is done twice, nothing is left undone, the budget is shared.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -186,7 +187,6 @@ async fn a_replica_that_dies_is_replaced_within_fifteen_seconds() {
     // The dying one has a runtime of its own, which ends without a word.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (config, url, clock) = (test.config.clone(), test.database.url().to_owned(), test.clock.clone());
-    #[expect(clippy::disallowed_methods, reason = "a service on another runtime")]
     let dying = runtime.spawn(async move { launch(&config, &url, clock).await }).await.unwrap();
     let fault = Fault { kind: FaultKind::Delay, delay_ms: Some(60_000), times: Some(1), ..Fault::default() };
     test.simulator.add_fault(fault).unwrap();
@@ -200,6 +200,43 @@ async fn a_replica_that_dies_is_replaced_within_fifteen_seconds() {
     assert_eq!((&body["status"], &body["revision"]), (&json!("passed"), &json!(1)));
     assert_eq!(test.calls_for("CheckResult", &transaction), 2);
     drop(dying);
+}
+
+#[tokio::test]
+async fn what_a_wrong_configuration_kept_open_goes_on_after_a_restart_with_the_right_one() {
+    let mut test = with_qps(100_000).await;
+    let right = test.config.clone();
+    test.config = right.replace(&test.simulator_address.to_string(), "127.0.0.1:1");
+    test.restart().await;
+    let (transaction, id) = finished(&test, 1).await.remove(0);
+    call_back(&test, test.app.as_ref().unwrap(), &transaction).await;
+    let body = test.attempted(&id, 1).await;
+    assert!(body["last_error"].as_str().unwrap().contains("connect_failed"), "{body}");
+    test.config = right;
+    test.restart().await;
+    test.advance(Duration::from_mins(10));
+    let body = test.final_verification(&id).await;
+    assert_eq!((&body["status"], &body["last_error"]), (&json!("passed"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_service_that_stops_leaves_no_lease_behind() {
+    let mut test = with_qps(1).await;
+    for (transaction, _) in finished(&test, 5).await {
+        call_back(&test, test.app.as_ref().unwrap(), &transaction).await;
+    }
+    let fault = Fault { kind: FaultKind::Delay, delay_ms: Some(60_000), share: Some(1.0), ..Fault::default() };
+    test.simulator.add_fault(fault).unwrap();
+    test.until("a call is under way", async || (test.provider_calls("CheckResult") > 0).then_some(())).await;
+    let pool = test.database.pool().await;
+    let started = Instant::now();
+    test.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let leased: i64 = sqlx::query_scalar("SELECT count(*) FROM collect_jobs WHERE lease_token IS NOT NULL")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(leased, 0);
 }
 
 /// A store without a service, and one leased job.
@@ -276,7 +313,7 @@ async fn a_worker_whose_lease_was_lost_changes_nothing() {
     let other = Uuid::from_u128(2);
     assert!(store.record_final(&[passed(job.id, other, now)]).await.unwrap().is_empty());
     assert!(store.record_open(&[open(job.id, other, now)]).await.unwrap().is_empty());
-    assert!(store.renew_leases(&[(job.id, other)], Duration::from_secs(60)).await.unwrap().is_empty());
+    assert!(store.renew_leases(&[(job.id, other)], Duration::from_mins(1)).await.unwrap().is_empty());
     assert_eq!(store.release_leases(&[(job.id, other)]).await.unwrap(), 0);
     assert_eq!(everything(&test).await, before);
     // Given back, its old token is worth nothing either.
@@ -284,7 +321,7 @@ async fn a_worker_whose_lease_was_lost_changes_nothing() {
     let before = everything(&test).await;
     assert!(store.record_final(&[passed(job.id, job.token, now)]).await.unwrap().is_empty());
     assert!(store.record_open(&[open(job.id, job.token, now)]).await.unwrap().is_empty());
-    assert!(store.renew_leases(&[(job.id, job.token)], Duration::from_secs(60)).await.unwrap().is_empty());
+    assert!(store.renew_leases(&[(job.id, job.token)], Duration::from_mins(1)).await.unwrap().is_empty());
     assert_eq!(everything(&test).await, before);
 }
 
@@ -292,7 +329,7 @@ async fn a_worker_whose_lease_was_lost_changes_nothing() {
 async fn a_leased_job_is_leased_to_nobody_else_and_a_stored_verdict_stays_the_only_one() {
     let (test, store, job, now) = leased().await;
     assert!(store.lease_due(lease(now, Uuid::from_u128(2), 10)).await.unwrap().is_empty());
-    assert_eq!(store.renew_leases(&[(job.id, job.token)], Duration::from_secs(60)).await.unwrap(), [job.id]);
+    assert_eq!(store.renew_leases(&[(job.id, job.token)], Duration::from_mins(1)).await.unwrap(), [job.id]);
     assert!(store.recover_leases().await.unwrap().is_empty(), "it stands for a minute more");
     let recorded = store.record_final(&[passed(job.id, job.token, now)]).await.unwrap();
     assert_eq!(recorded.iter().map(|recorded| recorded.revision).collect::<Vec<_>>(), [Some(1)]);
