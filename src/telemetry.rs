@@ -1,7 +1,7 @@
 //! Logs and metrics: set up once for the process.
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -35,16 +35,18 @@ pub fn log(level: &str, format: LogFormat, colours: bool) {
 
 /// The process's metrics; the same for every caller.
 pub fn metrics() -> Result<PrometheusHandle, BuildError> {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
+    // Held while the recorder is set up: of two callers at once, both must get the handle of the one that records.
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut known = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*known {
         return Ok(handle.clone());
     }
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_margin_seconds".to_owned()), &MARGINS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .build_recorder();
-    let handle = HANDLE.get_or_init(|| recorder.handle()).clone();
-    // Somebody else was faster: theirs is the handle that was returned, and this recorder is dropped.
-    let _lost_the_race = ::metrics::set_global_recorder(recorder).is_err();
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder)?;
+    *known = Some(handle.clone());
     Ok(handle)
 }

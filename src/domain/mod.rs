@@ -2,6 +2,7 @@
 
 pub mod finding;
 pub mod history;
+pub mod json;
 pub mod schedule;
 pub mod secret;
 pub mod verification;

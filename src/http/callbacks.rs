@@ -2,12 +2,13 @@
 //!
 //! Nothing here reaches a verdict. The answer is sent after what it says is committed.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 
-use super::{Api, Problem, body};
+use super::{Api, Problem, answered, body};
 use crate::domain::TokenHash;
 use crate::service::accept_callback::{Body, MalformedCallback, Notice};
 use crate::service::account::Account;
@@ -16,8 +17,8 @@ use crate::store::{AccountToken, Arrival, Arrived};
 const ACCEPTED: &str = r#"{"status":"accepted"}"#;
 const UNMATCHED: &str = r#"{"status":"unmatched"}"#;
 
-pub async fn accept(State(api): State<Api>, Path(name): Path<String>, request: Request) -> Response {
-    let Some(account) = api.service.accounts.get(&name) else {
+pub async fn accept(State(api): State<Api>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    let Some(account) = name.ok().and_then(|Path(name)| api.service.accounts.get(&name)) else {
         // The name may be anything, so it is no label.
         count("", "account_unknown");
         return Problem::account_unknown().into_response();
@@ -75,7 +76,7 @@ async fn record(api: &Api, account: &Account, request: Request) -> Result<Arrive
         sub_code: notice.sub_code,
         at,
     };
-    Ok(api.service.callbacks.accept(arrival).await?)
+    answered(api.service.callbacks.accept(arrival)).await
 }
 
 fn answer(status: StatusCode, body: &'static str) -> Response {

@@ -243,12 +243,12 @@ impl Problem {
         )
     }
 
-    fn database_unavailable() -> Self {
+    pub fn database_unavailable() -> Self {
         let problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "database_unavailable",
-            "The database does not answer",
-            "Nothing was recorded. Send the request again later.",
+            "The database is not available",
+            "It does not answer, or its migrations are pending. Send the request again later.",
         );
         Self { retry_after: Some(RETRY_AFTER), ..problem }
     }

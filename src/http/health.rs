@@ -5,9 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use tracing::warn;
 
-use super::Api;
+use super::{Api, answered};
 use crate::store::Migrations;
 
 pub async fn live() -> Response {
@@ -18,19 +17,16 @@ pub async fn live() -> Response {
 /// make the service unready: everything else goes on.
 pub async fn ready(State(api): State<Api>) -> Response {
     let store = &api.service.store;
-    let (database, migrations) = match store.migrations().await {
+    let (database, migrations) = match answered(store.migrations()).await {
         Ok(Migrations::Current) => ("ok", json!({ "status": "current" })),
         Ok(Migrations::Pending(count)) => ("ok", json!({ "status": "pending", "pending": count })),
         Ok(Migrations::Foreign) => ("ok", json!({ "status": "foreign" })),
-        Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "not ready: the database does not answer");
-            ("unavailable", json!({ "status": "unknown" }))
-        }
+        Err(_) => ("unavailable", json!({ "status": "unknown" })),
     };
     let is_ready = database == "ok" && migrations["status"] == "current";
     let mut accounts: Map<String, Value> =
         api.service.accounts.keys().map(|name| (name.clone(), json!({ "status": "unknown" }))).collect();
-    if is_ready && let Ok(known) = store.account_health().await {
+    if is_ready && let Ok(known) = answered(store.account_health()).await {
         for health in known {
             let Some(shown) = accounts.get_mut(&health.account) else { continue };
             *shown = match health.failing {

@@ -12,6 +12,7 @@ mod server;
 mod verifications;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -21,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::warn;
 
 use crate::lifecycle::Tasks;
 use crate::service::Service;
@@ -28,6 +30,9 @@ use crate::service::Service;
 pub use auth::{Key, Keys, Scope};
 pub use error::{CODES, Problem};
 pub use server::serve;
+
+/// How long the database may take for one step of a request.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -60,9 +65,9 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/verifications/{id}/collect", post(verifications::collect::collect))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .layer(middleware::from_fn_with_state(api.clone(), request_id));
-    finish(router, api, "internal")
+        .route("/readyz", get(health::ready));
+    // Outermost, so that answers of no route carry the id too.
+    finish(router, api, "internal").layer(middleware::from_fn_with_state(api.clone(), request_id))
 }
 
 fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
@@ -75,6 +80,20 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
         }))
         .layer(middleware::from_fn(move |request: Request, next: Next| metrics::count(listener, request, next)))
         .with_state(api.clone())
+}
+
+/// What the database makes of a request, or that it took too long: a caller must not hang with the database.
+async fn answered<T, E>(asked: impl Future<Output = Result<T, E>>) -> Result<T, Problem>
+where
+    Problem: From<E>,
+{
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => {
+            warn!("the database did not answer a request in time");
+            Err(Problem::database_unavailable())
+        }
+    }
 }
 
 /// Takes the caller's request id, or makes one, and returns it.

@@ -98,7 +98,7 @@ impl Checks {
         tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
-            () = stopping => return self.in_flight.put_aside(job.id, job.token),
+            () = stopping => return self.in_flight.set_aside(job.id, job.token),
             () = self.wait_for_slot(account, slot) => {}
         }
         // The deadline may have come while the call waited for its slot.

@@ -18,6 +18,9 @@ use crate::store::{Lease, StoreError, TakenHints};
 /// How many hints are worked in by one statement.
 const HINTS: i64 = 256;
 
+/// How often hints are tried again soon: connections of the pool may have died, transactions have met.
+const TRIES_AT_ONCE: u32 = 4;
+
 /// The shortest and the longest sleep while the budget keeps due work waiting.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -29,14 +32,18 @@ const AFTER_CONFLICT: Duration = Duration::from_millis(20);
 pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     let stopping = tasks.stopping();
     tokio::pin!(stopping);
+    let mut failures = 0;
     loop {
         let more = match service.store.take_hints(HINTS, service.clock.now()).await {
             Ok(taken) => {
                 let more = i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS);
                 announce(&service, &taken);
+                failures = 0;
                 more
             }
-            Err(error) if error.is_transient() => {
+            // Not for ever: a database that is down must not be asked without a pause.
+            Err(error) if error.is_transient() && failures < TRIES_AT_ONCE => {
+                failures += 1;
                 tokio::time::sleep(AFTER_CONFLICT).await;
                 true
             }

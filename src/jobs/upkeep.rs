@@ -24,6 +24,19 @@ async fn stops_within(tasks: &Tasks, time: Duration) -> bool {
     tokio::time::timeout(time, tasks.stopping()).await.is_ok()
 }
 
+/// Gives each account its row, without which its work is never leased. The table may not be there yet: with
+/// `--no-migrate` somebody else applies the migrations later.
+pub(super) async fn enrol(service: Service, tasks: Tasks) {
+    let names: Vec<String> = service.accounts.keys().cloned().collect();
+    while let Err(error) = service.store.add_accounts(&names).await {
+        debug!(error = &error as &dyn std::error::Error, "the accounts are not stored yet");
+        if stops_within(&tasks, POLL).await {
+            return;
+        }
+    }
+    service.wakes.all_accounts();
+}
+
 /// Makes the work of dead workers available again.
 pub(super) async fn recover(service: Service, tasks: Tasks) {
     loop {

@@ -1,6 +1,7 @@
 //! Accepting callbacks: recorded in batches, each answered only after its batch is committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{error, warn};
 
@@ -12,6 +13,9 @@ use crate::store::{Arrival, Arrived, Store, StoreError};
 pub use crate::provider::alibaba::callback::{Body, MalformedCallback, Notice};
 
 const BOUNDS: Bounds = Bounds { queued: 8192, in_flight: 2, batch: 256 };
+
+/// How long recording a batch may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A callback that was not recorded; the provider is told to come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +72,9 @@ async fn attempt(store: &Store, arrivals: &[Arrival]) -> Result<Vec<Arrived>, St
     let mut tries = 0;
     loop {
         tries += 1;
-        match store.accept_callbacks(arrivals).await {
+        // A database that hangs must not hold up what comes after.
+        let accepting = tokio::time::timeout(PATIENCE, store.accept_callbacks(arrivals));
+        match accepting.await.unwrap_or_else(|_| Err(StoreError::timed_out())) {
             Ok((arrived, dropped)) => {
                 if dropped.0 > 0 {
                     metrics::counter!("checkback_unmatched_dropped_total").increment(dropped.0);

@@ -316,7 +316,7 @@ impl Store {
                     min(at) FILTER (WHERE kind = 'callback') AS callback_at,
                     min(at) FILTER (WHERE authenticated) AS hinted_at,
                     bool_or(kind = 'collect') AS collect,
-                    coalesce(bool_or(detail ->> 'recheck' = 'true'), false) AS recheck
+                    bool_or(CASE WHEN kind = 'collect' THEN detail ->> 'recheck' = 'true' ELSE false END) AS recheck
                 FROM taken
                 GROUP BY verification_id
                 ORDER BY verification_id
@@ -396,12 +396,13 @@ impl Store {
                     OR (d.hinted_at IS NULL AND c.hinted_at IS NOT NULL))
             ), counted AS (
                 SELECT g.verification_id,
-                    coalesce(
-                        (SELECT j.callbacks_before::bigint FROM jobs j WHERE j.verification_id = g.verification_id),
-                        (SELECT count(*) FROM history h
+                    CASE
+                        WHEN j.verification_id IS NOT NULL THEN j.callbacks_before::bigint
+                        ELSE (SELECT count(*) FROM history h
                             WHERE h.verification_id = g.verification_id AND h.kind = 'callback')
-                    ) AS before
+                    END AS before
                 FROM good g
+                LEFT JOIN jobs j USING (verification_id)
                 WHERE NOT EXISTS (SELECT FROM missed m WHERE m.verification_id = g.verification_id)
             ), remembered AS (
                 INSERT INTO history (verification_id, at, kind, detail)

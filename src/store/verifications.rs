@@ -1,14 +1,13 @@
 //! Registering, and what belongs to it: the first job, the history's first row, callbacks that came too early.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use super::{Store, StoreError};
 use crate::domain::schedule::Lane;
-use crate::domain::{TokenHash, VerificationId};
+use crate::domain::{TokenHash, VerificationId, json};
 
 /// What is registered. Members that were not given are `None` and are not compared with what is stored.
 pub struct NewVerification {
@@ -82,7 +81,7 @@ impl Store {
             WITH verification AS (
                 INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product,
                     expect_video, return_url, callback_token_sha256, metadata, registered_at)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::json, $10)
             ), job AS (
                 INSERT INTO collect_jobs (verification_id, account, lane, due_at)
                 VALUES ($1, $2, $11, $12)
@@ -97,7 +96,8 @@ impl Store {
             new.expect_video.unwrap_or(false),
             new.return_url,
             new.callback_token.as_ref().map(|hash| &hash.as_bytes()[..]),
-            new.metadata.as_ref().map(Json) as _,
+            // As text: a parameter of type json would go through jsonb, which rewrites what was given.
+            new.metadata.as_ref().map(|metadata| metadata.get()),
             new.registered_at,
             Lane::Poll.as_i16(),
             new.due_at,
@@ -137,7 +137,7 @@ async fn compare_with_stored(
     let stored = sqlx::query!(
         r#"-- compare_with_stored
         SELECT verification_id, merchant_biz_id, product, expect_video, return_url, callback_token_sha256,
-            metadata AS "metadata: Json<Value>"
+            metadata AS "metadata: Json<Box<RawValue>>"
         FROM verifications
         WHERE account = $1
         AND transaction_id = $2"#,
@@ -148,8 +148,6 @@ async fn compare_with_stored(
     .await?;
     let Some(stored) = stored else { return Ok(None) };
     let id = VerificationId(stored.verification_id);
-    let given_metadata: Option<Value> =
-        new.metadata.as_ref().and_then(|metadata| serde_json::from_str(metadata.get()).ok());
     let differs = [
         ("merchant_biz_id", new.merchant_biz_id.as_ref().is_some_and(|given| *given != stored.merchant_biz_id)),
         ("product", new.product.is_some() && new.product != stored.product),
@@ -160,7 +158,12 @@ async fn compare_with_stored(
             new.callback_token
                 .is_some_and(|given| stored.callback_token_sha256.as_deref() != Some(&given.as_bytes()[..])),
         ),
-        ("metadata", given_metadata.is_some() && given_metadata != stored.metadata.map(|Json(value)| value)),
+        (
+            "metadata",
+            new.metadata.as_ref().is_some_and(|given| {
+                stored.metadata.is_none_or(|Json(stored)| !json::is_same(given.get(), stored.get()))
+            }),
+        ),
     ];
     let members: Vec<_> = differs.into_iter().filter_map(|(member, differs)| differs.then_some(member)).collect();
     Ok(Some(if members.is_empty() { Registered::Same(id) } else { Registered::Conflict { id, members } }))

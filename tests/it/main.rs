@@ -2,7 +2,15 @@
 
 mod alibaba;
 #[cfg(feature = "simulator")]
+mod api;
+#[cfg(feature = "simulator")]
+mod callbacks;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod cli;
+#[cfg(feature = "simulator")]
 mod codes;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod demo;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
 #[cfg(feature = "simulator")]
@@ -10,6 +18,8 @@ mod path;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod readme;
 #[cfg(feature = "simulator")]
 mod replicas;
 #[cfg(feature = "simulator")]

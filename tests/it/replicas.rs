@@ -198,7 +198,7 @@ async fn a_replica_that_dies_is_replaced_within_fifteen_seconds() {
     // The dying one has a runtime of its own, which ends without a word.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (config, url, clock) = (test.config.clone(), test.database.url().to_owned(), test.clock.clone());
-    let dying = runtime.spawn(async move { launch(&config, &url, clock).await }).await.unwrap();
+    let dying = runtime.spawn(async move { launch(&config, &url, clock, true).await }).await.unwrap();
     let fault = Fault { kind: FaultKind::Delay, delay_ms: Some(60_000), times: Some(1), ..Fault::default() };
     test.simulator.add_fault(fault).unwrap();
     call_back(&test, &dying, &transaction).await;

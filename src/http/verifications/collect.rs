@@ -1,16 +1,16 @@
 //! `POST /verifications/{id}/collect`: ask the provider now, because the app knows that the person finished.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::parse_id;
+use super::{PathId, parse_id};
 use crate::http::auth::Scope;
 use crate::http::error::FieldError;
-use crate::http::{Api, Problem, body};
+use crate::http::{Api, Problem, answered, body};
 use crate::store::Collect;
 
 #[derive(Debug, Default, Deserialize)]
@@ -21,15 +21,15 @@ struct Wish {
     unknown: serde_json::Map<String, Value>,
 }
 
-pub async fn collect(State(api): State<Api>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+pub async fn collect(State(api): State<Api>, id: PathId, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     api.keys.require(&parts.headers, Scope::Register)?;
     let recheck = recheck(body::json::<Value>(&parts.headers, content).await?)?;
     if recheck {
         api.keys.require(&parts.headers, Scope::Operate)?;
     }
-    let id = parse_id(&id)?;
-    match api.service.collect(id, recheck).await? {
+    let id = parse_id(id)?;
+    match answered(api.service.collect(id, recheck)).await? {
         Collect::Accepted => {
             let body = json!({ "id": id.to_string(), "status": "accepted" });
             Ok((StatusCode::ACCEPTED, Json(body)).into_response())

@@ -1,20 +1,20 @@
 //! `GET /verifications/{id}/history`: everything that happened, oldest first.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::body::time;
-use super::parse_id;
+use super::{PathId, parse_id};
 use crate::http::auth::Scope;
-use crate::http::{Api, Problem};
+use crate::http::{Api, Problem, answered};
 use crate::store::HistoryRow;
 
-pub async fn history(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn history(State(api): State<Api>, id: PathId, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
-    let rows = api.service.store.history(parse_id(&id)?).await?.ok_or_else(Problem::verification_not_found)?;
+    let rows = answered(api.service.store.history(parse_id(id)?)).await?.ok_or_else(Problem::verification_not_found)?;
     let items: Vec<_> = rows.iter().map(item).collect();
     Ok(Json(json!({ "items": items })).into_response())
 }

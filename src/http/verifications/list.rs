@@ -14,7 +14,7 @@ use super::body::render;
 use super::query::Query;
 use crate::domain::{Status, VerificationId};
 use crate::http::auth::Scope;
-use crate::http::{Api, Problem};
+use crate::http::{Api, Problem, answered};
 use crate::store::Filter;
 
 const LIMIT: i64 = 50;
@@ -24,7 +24,7 @@ pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Resul
     api.keys.require(&headers, Scope::Read)?;
     let filter = parse(&uri)?;
     // One more than asked for tells whether there is a next page.
-    let mut records = api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() }).await?;
+    let mut records = answered(api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() })).await?;
     let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
     let next_cursor = if records.len() > limit {
         records.truncate(limit);

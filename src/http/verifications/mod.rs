@@ -8,11 +8,17 @@ pub mod query;
 pub mod register;
 pub mod show;
 
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
+
 use crate::domain::VerificationId;
 
 use super::Problem;
 
-/// An id out of a path. One that is no id names no verification either.
-fn parse_id(text: &str) -> Result<VerificationId, Problem> {
-    text.parse().map_err(|_| Problem::verification_not_found())
+/// The id in a path, as it came.
+type PathId = Result<Path<String>, PathRejection>;
+
+/// What is no id, or no text at all, names no verification either.
+fn parse_id(id: PathId) -> Result<VerificationId, Problem> {
+    id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(Problem::verification_not_found)
 }

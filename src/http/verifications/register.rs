@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::body::render;
-use crate::domain::TokenHash;
+use crate::domain::{TokenHash, json};
 use crate::http::auth::Scope;
 use crate::http::error::FieldError;
-use crate::http::{Api, Problem, body};
+use crate::http::{Api, Problem, answered, body};
 use crate::service::account::Account;
 use crate::service::register::Registration;
 use crate::store::Registered;
@@ -28,12 +28,12 @@ pub async fn register(State(api): State<Api>, request: Request) -> Result<Respon
     api.keys.require(&parts.headers, Scope::Register)?;
     let given: BTreeMap<String, Box<RawValue>> = object(&parts.headers, content).await?;
     let (account, registration) = parse(&api.service.accounts, given)?;
-    let (id, status) = match api.service.register(&account, registration).await? {
+    let (id, status) = match answered(api.service.register(&account, registration)).await? {
         Registered::New { id, .. } => (id, StatusCode::CREATED),
         Registered::Same(id) => (id, StatusCode::OK),
         Registered::Conflict { id, members } => return Err(Problem::transaction_conflict(id, &members)),
     };
-    let record = api.service.store.record(id).await?.ok_or_else(Problem::internal)?;
+    let record = answered(api.service.store.record(id)).await?.ok_or_else(Problem::internal)?;
     let location = HeaderValue::from_str(&format!("/verifications/{id}")).map_err(|_| Problem::internal())?;
     Ok((status, [(header::LOCATION, location)], Json(render(&record, Some(&account)))).into_response())
 }
@@ -76,17 +76,15 @@ impl Members {
 
     fn metadata(&mut self) -> Option<Box<RawValue>> {
         let raw = self.left.remove("metadata")?;
-        let value = match serde_json::from_str::<Value>(raw.get()) {
-            Ok(Value::Null) => return None,
-            Ok(value @ Value::Object(_)) => value,
-            _ => return self.wrong("metadata", "must be an object"),
-        };
-        let compact = compact(raw.get());
-        if holds_nul(&value) {
-            return self.wrong("metadata", "must not hold NUL characters");
+        if raw.get() == "null" {
+            return None;
         }
+        let compact = compact(raw.get());
         if compact.len() > MOST_METADATA {
             return self.wrong("metadata", "must have at most 4 KiB in its compact form");
+        }
+        if let Err(message) = json::check_object(&raw) {
+            return self.wrong("metadata", message);
         }
         // Taking blanks out of JSON leaves JSON.
         RawValue::from_string(compact).ok()
@@ -119,9 +117,9 @@ fn parse(
             "is not available yet: call Initialize yourself and send its TransactionId as transaction_id",
         ));
     }
-    let had_transaction_id = members.left.contains_key("transaction_id");
+    let errors_before = members.errors.len();
     let transaction_id = members.text("transaction_id", |text| plain(text, 128, "must have 1 to 128 characters"));
-    if transaction_id.is_none() && (!had_transaction_id || members.errors.is_empty()) {
+    if transaction_id.is_none() && members.errors.len() == errors_before {
         members.errors.push(FieldError::new("transaction_id", "is required"));
     }
     let merchant_biz_id = members.text("merchant_biz_id", |text| {
@@ -135,7 +133,9 @@ fn parse(
         if is_good { Ok(()) } else { Err("must have 1 to 64 letters, digits, `_` and `-`") }
     });
     let return_url = members.text("return_url", |text| {
+        // The parser drops line breaks and escapes other control characters; what is stored is what was given.
         let is_good = text.len() <= 2048
+            && !text.chars().any(char::is_control)
             && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if is_good { Ok(()) } else { Err("must be an absolute http or https URL of at most 2048 bytes") }
     });
@@ -164,16 +164,8 @@ fn plain(text: &str, most: usize, message: &'static str) -> Result<(), &'static 
     if text.chars().any(char::is_control) {
         return Err("must not hold control characters");
     }
-    if (1..=most).contains(&text.chars().count()) { Ok(()) } else { Err(message) }
-}
-
-fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
+    let is_good = (1..=most).contains(&text.chars().count()) && !text.trim().is_empty();
+    if is_good { Ok(()) } else { Err(message) }
 }
 
 /// `json` without the blanks between its tokens; numbers keep their digits.

@@ -2,35 +2,30 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::body::render;
-use super::parse_id;
 use super::query::Query;
+use super::{PathId, parse_id};
 use crate::domain::VerificationId;
 use crate::http::auth::Scope;
-use crate::http::{Api, Problem};
+use crate::http::{Api, Problem, answered};
 use crate::store::Record;
 
 const LONGEST_WAIT: u64 = 60;
 
-pub async fn show(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn show(State(api): State<Api>, id: PathId, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let mut query = Query::of(&uri);
     let wait = query.take("wait", |text| {
         text.parse().ok().filter(|seconds| *seconds <= LONGEST_WAIT).ok_or("must be a whole number from 0 to 60")
     });
     query.finish()?;
-    let record = wait_for(&api, parse_id(&id)?, Duration::from_secs(wait.unwrap_or(0))).await?;
+    let record = wait_for(&api, parse_id(id)?, Duration::from_secs(wait.unwrap_or(0))).await?;
     respond(&api, &record, &headers)
 }
 
@@ -38,7 +33,7 @@ async fn wait_for(api: &Api, id: VerificationId, wait: Duration) -> Result<Recor
     let until = Instant::now() + wait;
     loop {
         let is_final = api.service.finals.subscribe(id);
-        let record = api.service.store.record(id).await?.ok_or_else(Problem::verification_not_found)?;
+        let record = answered(api.service.store.record(id)).await?.ok_or_else(Problem::verification_not_found)?;
         if record.status.is_final() || Instant::now() >= until {
             return Ok(record);
         }

@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 const LONGEST_ID: usize = 128;
 /// In characters; a hint that is longer is dropped.
 const LONGEST_HINT: usize = 64;
-/// In bytes.
-const LONGEST_TOKEN: usize = 1024;
+/// In bytes; room for the 512 characters that a registration may ask for.
+const LONGEST_TOKEN: usize = 2048;
 
 /// The parsed callback.
 #[derive(Debug)]
@@ -345,7 +345,7 @@ mod tests {
         let long = "9".repeat(65);
         let notice = get(&format!("transactionId=a&passed=%00&subCode={long}&callbackToken=")).unwrap();
         assert!(notice.passed.is_none() && notice.sub_code.is_none() && notice.callback_token.is_none());
-        let token = "t".repeat(1024);
+        let token = "t".repeat(2048);
         assert!(get(&format!("transactionId=a&callbackToken={token}")).unwrap().callback_token.is_some());
         assert_eq!(
             get(&format!("transactionId=a&callbackToken={token}t")).unwrap_err(),

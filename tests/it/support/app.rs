@@ -68,11 +68,11 @@ pub fn http_client() -> reqwest::Client {
 }
 
 /// A service, on the runtime of whoever asks.
-pub async fn launch(config: &str, database_url: &str, clock: Clock) -> App {
+pub async fn launch(config: &str, database_url: &str, clock: Clock, migrate: bool) -> App {
     let environment = Environment::from_pairs([("DATABASE_URL", database_url)]);
     let loaded = load_text("test", config, &environment).expect("the configuration is right");
     let database = Database::open(&loaded.config, &environment).await.expect("the database is there");
-    let options = Options { clock, entropy: Entropy::system(), ..Options::default() };
+    let options = Options { migrate, clock, entropy: Entropy::system() };
     App::start(&loaded.config, &environment, &database, options).await.expect("the service starts")
 }
 
@@ -133,7 +133,11 @@ impl TestApp {
 
     /// Another service on the same database, clock and simulator.
     pub async fn replica(&self) -> App {
-        launch(&self.config, self.database.url(), self.clock.clone()).await
+        self.replica_that_migrates(true).await
+    }
+
+    pub async fn replica_that_migrates(&self, migrate: bool) -> App {
+        launch(&self.config, self.database.url(), self.clock.clone(), migrate).await
     }
 
     fn app(&self) -> &App {

@@ -43,6 +43,24 @@ impl TestDatabase {
         self.options.clone()
     }
 
+    /// A connection to another database of the same server, from where this one can be taken away.
+    pub async fn administrator(&self) -> PgConnection {
+        PgConnection::connect_with(&self.options().database("postgres"))
+            .await
+            .unwrap_or_else(|error| panic!("the server cannot be reached: {error}"))
+    }
+
+    /// Lets nobody in any more and throws out who is there, or opens it again.
+    pub async fn set_reachable(&self, reachable: bool) {
+        let mut connection = self.administrator().await;
+        let name = &self.name;
+        let statement = format!(
+            r#"ALTER DATABASE "{name}" ALLOW_CONNECTIONS {reachable};
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND NOT {reachable}"#
+        );
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.expect("an administrator may do this");
+    }
+
     pub async fn pool(&self) -> PgPool {
         PgPoolOptions::new()
             .max_connections(POOL)

@@ -1,0 +1,1 @@
+//! Whatever comes in, the answer is never a 5xx.
