@@ -87,13 +87,11 @@ async fn answered<T, E>(asked: impl Future<Output = Result<T, E>>) -> Result<T, 
 where
     Problem: From<E>,
 {
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => {
-            warn!("the database did not answer a request in time");
-            Err(Problem::database_unavailable())
-        }
-    }
+    let Ok(answer) = tokio::time::timeout(PATIENCE, asked).await else {
+        warn!("the database did not answer a request in time");
+        return Err(Problem::database_unavailable());
+    };
+    Ok(answer?)
 }
 
 /// Takes the caller's request id, or makes one, and returns it.
