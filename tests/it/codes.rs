@@ -1,4 +1,5 @@
 //! What each answer of the provider leads to: the verification, its account, the history.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! No loss: the real binary is killed again and again while callbacks come in, and what it acknowledged is there.
 //!
 //! How often, how many and with which seed comes from the environment; `scripts/torture` runs a longer form.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -26,7 +27,10 @@ use super::support::environment;
 const SENDERS: usize = 4;
 
 /// Calls a second of the account; fewer than callbacks come in, so that there is always work under way.
-const QPS: u32 = 400;
+const QPS: u32 = 1000;
+
+/// As many verifications as there is time for.
+const UNBOUNDED: usize = 1_000_000_000;
 
 fn number(name: &str, default: u64) -> u64 {
     let Some(text) = environment::variable(name) else { return default };
@@ -111,7 +115,7 @@ impl Service {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
             assert!(ended.is_none(), "the service ended by itself:\n{}", log());
-            assert!(started.elapsed() < Duration::from_secs(60), "never ready:\n{}", log());
+            assert!(started.elapsed() < Duration::from_mins(1), "never ready:\n{}", log());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -229,7 +233,8 @@ async fn simulator() -> (Simulator, SocketAddr) {
 }
 
 fn scratch() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("kill-").tempdir_in(reachable_folder()).unwrap()
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    tempfile::Builder::new().prefix("kill-").permissions(everybody).tempdir_in(reachable_folder()).unwrap()
 }
 
 #[cfg(feature = "embedded-postgres")]
@@ -311,7 +316,6 @@ impl Torture {
         Self { service, senders, random: StdRng::seed_from_u64(seed) }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "they are joined by the test")]
     fn send(&mut self) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..SENDERS {
@@ -341,7 +345,7 @@ async fn pool_of(database: &TestDatabase) -> PgPool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_service_is_killed_again_and_again() {
     let kills = number("CHECKBACK_TORTURE_KILLS", 25);
-    let most = usize::try_from(number("CHECKBACK_TORTURE_CALLBACKS", 1_000_000)).unwrap();
+    let most = usize::try_from(number("CHECKBACK_TORTURE_CALLBACKS", UNBOUNDED as u64)).unwrap();
     let simulator = simulator().await;
     let calls = simulator.0.clone();
     let database = database().await;
@@ -349,14 +353,19 @@ async fn nothing_acknowledged_is_lost_when_the_service_is_killed_again_and_again
     let senders = Arc::clone(&torture.senders);
     let mut sending = torture.send();
     let mut starts = Vec::new();
-    for _ in 0..kills {
+    for kill in 1..=kills {
+        // Of a given number, an equal share is sent before each kill.
+        let share = usize::try_from(kill).unwrap() * most / usize::try_from(kills + 1).unwrap();
+        while most < UNBOUNDED && senders.begun.load(Ordering::Relaxed) < share {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         torture.wait().await;
         torture.service.kill();
         torture.service.start();
         starts.push(torture.service.ready().await);
     }
-    if most < 1_000_000 {
-        // A given number is sent in full.
+    if most < UNBOUNDED {
+        // It is sent in full.
         while senders.begun.load(Ordering::Relaxed) < most {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -394,7 +403,7 @@ async fn nothing_acknowledged_is_lost_when_the_service_is_killed_again_and_again
 async fn a_stop_answers_what_is_under_way_and_leaves_the_rest_ready_for_the_next() {
     let simulator = simulator().await;
     let database = database().await;
-    let mut torture = Torture::new("stop", simulator, Some(database.url().to_owned()), usize::MAX).await;
+    let mut torture = Torture::new("stop", simulator, Some(database.url().to_owned()), UNBOUNDED).await;
     let senders = Arc::clone(&torture.senders);
     let mut sending = torture.send();
     let pool = pool_of(&database).await;
@@ -419,4 +428,67 @@ async fn a_stop_answers_what_is_under_way_and_leaves_the_rest_ready_for_the_next
         sent.unwrap();
     }
     nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(30)).await;
+}
+
+/// Nothing that the API lists is still open.
+#[cfg(feature = "embedded-postgres")]
+async fn all_final(service: &Service, patience: Duration) {
+    let started = Instant::now();
+    for status in ["waiting", "collecting"] {
+        let url = format!("http://{}/verifications?limit=1&status={status}", service.internal);
+        loop {
+            if let Ok(answer) = service.http.get(&url).bearer_auth(KEY).send().await
+                && answer.status() == 200
+                && answer.json::<Value>().await.is_ok_and(|body| body["items"] == json!([]))
+            {
+                break;
+            }
+            assert!(started.elapsed() < patience, "some are {status} after {patience:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[cfg(feature = "embedded-postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_private_postgres_is_killed_too() {
+    let kills = number("CHECKBACK_TORTURE_DATABASE_KILLS", 4);
+    let mut torture = Torture::new("database", simulator().await, None, UNBOUNDED).await;
+    let data_dir = torture.service.folder.path().join("data");
+    let senders = Arc::clone(&torture.senders);
+    let mut sending = torture.send();
+    for round in 0..kills {
+        let seen = connected(&senders).1;
+        while connected(&senders).1 < seen + 20 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        torture.wait().await;
+        let server = std::fs::read_to_string(data_dir.join("cluster").join("postmaster.pid")).unwrap();
+        let server: u32 = server.lines().next().unwrap().parse().unwrap();
+        // The database dies under a running service, or stays behind when its service dies.
+        if round % 2 == 0 {
+            signal("KILL", server);
+            torture.wait().await;
+        }
+        torture.service.kill();
+        torture.service.start();
+        torture.service.ready().await;
+    }
+    senders.stop.store(true, Ordering::Relaxed);
+    while let Some(sent) = sending.join_next().await {
+        sent.unwrap();
+    }
+    all_final(&torture.service, Duration::from_secs(45)).await;
+    torture.service.stop().await;
+    let options = checkback::private_postgres::Options {
+        data_dir,
+        durability: checkback::private_postgres::Durability::Full,
+        search: environment::search(),
+        extra_settings: vec![],
+    };
+    let server = checkback::private_postgres::PrivatePostgres::start(options).await.unwrap();
+    let pool = PgPool::connect_with(server.connect_options()).await.unwrap();
+    nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(1)).await;
+    pool.close().await;
+    server.stop().await.unwrap();
 }

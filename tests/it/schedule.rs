@@ -1,4 +1,5 @@
 //! When the provider is asked: each row of the schedule, with real database and simulator and a clock moved by hand.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::time::Duration;
 
@@ -419,7 +420,7 @@ async fn a_recheck_with_another_answer_is_a_new_revision_beside_the_old_one() {
     let first = test.verification(&id).await;
     let refused = test.post(&format!("/verifications/{id}/collect"), &json!({})).await;
     assert_eq!(refused.status(), 409);
-    test.advance(Duration::from_secs(60));
+    test.advance(Duration::from_mins(1));
     test.callback(&transaction, Some(TOKEN)).await;
     let canary = canary(&test).await;
     look(&test, &canary).await;
