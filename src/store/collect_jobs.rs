@@ -62,7 +62,6 @@ pub enum Standing {
 
 /// A verification that this worker may ask about until its lease runs out.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct LeasedJob {
     pub id: VerificationId,
     pub token: Uuid,
