@@ -8,7 +8,7 @@ use checkback::app::App;
 use checkback::domain::schedule::Lane;
 use checkback::domain::{FinalStatus, VerificationId};
 use checkback::simulator::{Call, Complete, CreateTransaction, Fault, FaultKind};
-use checkback::store::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Rate, Signal, Store};
+use checkback::store::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Rate, Signal, Standing, Store};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -512,7 +512,7 @@ async fn a_failing_account_gets_one_job_at_its_time_and_all_when_it_is_well() {
     assert!(store.lease_due(lease(now, Uuid::from_u128(1), 10)).await.unwrap().is_empty());
     assert_eq!(store.next_due(ACCOUNT).await.unwrap(), Some(probe_at));
     let probes = store.lease_due(lease(probe_at, Uuid::from_u128(2), 10)).await.unwrap();
-    assert!(probes.len() == 1 && probes[0].probe);
+    assert!(probes.len() == 1 && probes[0].standing == Standing::Probed);
     store.release_leases(&[(job.id, Uuid::from_u128(2))]).await.unwrap();
     assert!(store.lease_due(lease(probe_at, Uuid::from_u128(3), 10)).await.unwrap().is_empty(), "one probe at a time");
     // A probe that was not sent is due again; one that got lost a minute later.
@@ -523,6 +523,6 @@ async fn a_failing_account_gets_one_job_at_its_time_and_all_when_it_is_well() {
     assert_eq!(store.next_due(ACCOUNT).await.unwrap(), Some(probe_at + TimeDelta::seconds(60)));
     assert!(store.mark_well(ACCOUNT).await.unwrap());
     let jobs = store.lease_due(lease(probe_at, Uuid::from_u128(5), 10)).await.unwrap();
-    assert!(jobs.len() == 1 && !jobs[0].probe);
+    assert!(jobs.len() == 1 && jobs[0].standing == Standing::Well);
     drop(test);
 }
