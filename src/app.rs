@@ -78,9 +78,20 @@ impl Database {
 
     #[cfg(feature = "embedded-postgres")]
     async fn open_private(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        Self::start_private(config, environment, Durability::Full).await
+    }
+
+    /// A private server whose data nobody wants to keep: nothing waits for the disk.
+    #[cfg(feature = "embedded-postgres")]
+    pub async fn open_throwaway(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        Self::start_private(config, environment, Durability::None).await
+    }
+
+    #[cfg(feature = "embedded-postgres")]
+    async fn start_private(config: &Config, environment: &Environment, durability: Durability) -> anyhow::Result<Self> {
         let server = PrivatePostgres::start(PostgresOptions {
             data_dir: config.database.data_dir.clone(),
-            durability: Durability::Full,
+            durability,
             search: Search { explicit: environment.postgres_bin(), path: environment.path().map(ToOwned::to_owned) },
             extra_settings: Vec::new(),
         })

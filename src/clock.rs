@@ -1,7 +1,7 @@
 //! The only source of time. Everything else is handed a [`Clock`].
 //!
-//! A clock is the system's (moved by `serve --clock-offset`) or one that a test moves by hand, so that
-//! thirty days pass in a second. Waiting until a time goes through the clock too: a test that moves it wakes
+//! A clock is the system's (moved by `serve --clock-offset`), the system's with jumps (the demo), or one that a test
+//! moves by hand, so that thirty days pass in a second. Waiting until a time goes through the clock too: a test that moves it wakes
 //! whoever waited for the time it moved past.
 
 use std::sync::Arc;
@@ -22,6 +22,7 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System { offset: TimeDelta },
+    Jumping(Arc<watch::Sender<TimeDelta>>),
     Manual(Arc<watch::Sender<DateTime<Utc>>>),
 }
 
@@ -29,6 +30,11 @@ impl Clock {
     /// The system's clock, moved by `offset` (zero in production).
     pub fn system(offset: TimeDelta) -> Self {
         Self(Source::System { offset })
+    }
+
+    /// The system's clock, which [`Clock::advance`] moves on.
+    pub fn jumping() -> Self {
+        Self(Source::Jumping(Arc::new(watch::Sender::new(TimeDelta::zero()))))
     }
 
     /// A clock that stands still at `start` until [`Clock::advance`] moves it.
@@ -40,17 +46,21 @@ impl Clock {
     pub fn now(&self) -> DateTime<Utc> {
         match &self.0 {
             Source::System { offset } => (Utc::now() + *offset).trunc_subsecs(SUBSECOND_DIGITS),
+            Source::Jumping(offset) => (Utc::now() + *offset.borrow()).trunc_subsecs(SUBSECOND_DIGITS),
             Source::Manual(now) => *now.borrow(),
         }
     }
 
-    /// Moves a manual clock and wakes those who waited for a time it passed.
+    /// Moves a manual or a jumping clock and wakes those who waited for a time it passed.
     ///
     /// # Panics
     /// On a system clock, which nobody can move.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
             Source::System { .. } => panic!("the system's clock cannot be moved"),
+            Source::Jumping(offset) => {
+                offset.send_modify(|offset| *offset += TimeDelta::from_std(by).unwrap_or_default());
+            }
             Source::Manual(now) => now.send_modify(|now| *now += by),
         }
     }
@@ -65,6 +75,19 @@ impl Clock {
                 }
                 tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
             },
+            Source::Jumping(offset) => {
+                let mut jumps = offset.subscribe();
+                loop {
+                    let Ok(left) = (time - self.now()).to_std() else { return };
+                    if left.is_zero() {
+                        return;
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(left.min(LONGEST_SLEEP)) => {}
+                        _ = jumps.changed() => {}
+                    }
+                }
+            }
             Source::Manual(now) => {
                 // The sender lives as long as `self`, so waiting cannot fail.
                 let _ = now.subscribe().wait_for(|now| *now >= time).await;
@@ -93,6 +116,18 @@ mod tests {
         };
         let (woken_at, ()) = tokio::join!(waiting, moving);
         assert!(woken_at >= until);
+    }
+
+    #[tokio::test]
+    async fn a_jumping_clock_goes_by_itself_and_wakes_those_it_jumps_past() {
+        let clock = Clock::jumping();
+        let before = clock.now();
+        clock.sleep_until(before + TimeDelta::milliseconds(2)).await;
+        assert!(clock.now() >= before + TimeDelta::milliseconds(2));
+        let until = before + TimeDelta::days(30);
+        let moving = async { clock.advance(Duration::from_hours(24 * 31)) };
+        tokio::join!(clock.sleep_until(until), moving);
+        assert!(clock.now() >= until);
     }
 
     #[test]

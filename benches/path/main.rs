@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench path` prints tables with the limits (bare axum, `pgbench`) beside ours, and the ratios that
 //! matter. Absolute figures move with the machine; ratios of one run hold. Arguments pick sections: `limits`, `ack`,
-//! `path`, `slow-disk`, `process`; `--seconds N` sets the length of each measurement.
+//! `path`, `slow-disk`, `process`; `--seconds N` sets the length of each measurement and `--connections N` picks one number
+//! of connections.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -29,20 +30,25 @@ const CONNECTIONS: [usize; 3] = [8, 64, 256];
 
 struct Wanted {
     sections: Vec<String>,
+    connections: Vec<usize>,
     seconds: u64,
 }
 
 impl Wanted {
     fn from_arguments() -> Result<Self> {
-        let mut wanted = Self { sections: Vec::new(), seconds: 5 };
+        let mut wanted = Self { sections: Vec::new(), connections: Vec::new(), seconds: 5 };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--seconds" => wanted.seconds = arguments.next().unwrap_or_default().parse()?,
+                "--connections" => wanted.connections.push(arguments.next().unwrap_or_default().parse()?),
                 // Cargo adds it.
                 "--bench" => {}
                 section => wanted.sections.push(section.to_owned()),
             }
+        }
+        if wanted.connections.is_empty() {
+            wanted.connections = CONNECTIONS.to_vec();
         }
         Ok(wanted)
     }
@@ -83,7 +89,7 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
     section("Acknowledging callbacks");
     let world = World::start(settings).await?;
     let mut rows = Vec::new();
-    for connections in CONNECTIONS {
+    for &connections in &wanted.connections {
         let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world::requests(0))?;
         let pgbench = world.pgbench(connections, wanted.seconds).await?;
         world.register(world::ENOUGH).await?;
@@ -111,9 +117,9 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
 async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     section("Callback to verdict");
     let world = World::start(settings).await?;
-    let paced = world.register(500 * usize::try_from(wanted.seconds)?).await?;
     let bench = service::Bench::start(&world, true).await?;
     bench.warm_up(&world).await?;
+    let paced = world.register(500 * usize::try_from(wanted.seconds)?).await?;
     let delays = load::paced(&bench, &paced, 500).await?;
     report::line(&format!("at 500/s, until a waiting reader has it   {}", report::delays(&delays)));
     bench.stop().await;

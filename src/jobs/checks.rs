@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::in_flight::InFlight;
-use super::{LATEST, RATE_RECOVERY, rate};
+use super::{LATEST, LEASE, RATE_RECOVERY, rate};
 use crate::domain::{FinalStatus, ProviderError};
 use crate::lifecycle::Tasks;
 use crate::provider::CheckRequest;
@@ -16,13 +18,16 @@ use crate::service::Service;
 use crate::service::account::Account;
 use crate::service::batch::{Batcher, Bounds};
 use crate::service::collect_result::{self, AccountEffect, Checked, Decision};
-use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Recorded, StoreError};
+use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Overdue, Recorded, StoreError};
 
 const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
 
 /// Storing a result is tried again for about half a minute: asking the provider again would cost more.
 const STORE_TRIES: u32 = 40;
 const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// How many verifications are ended together when their deadlines are over.
+const MOST_OVERDUE: i64 = 128;
 
 #[derive(Clone)]
 pub(super) struct Checks {
@@ -83,17 +88,19 @@ impl Checks {
 
     async fn run(&self, account: &Account, job: LeasedJob, slot: Slot) {
         let call_off = self.in_flight.add(job.id, job.token, slot.asked_at);
-        if let Some(expired) = collect_result::expire(account, &job, self.service.clock.now()) {
-            self.store_final(account, &job, expired).await;
-            self.in_flight.remove(job.id, job.token);
+        if self.end_overdue(account, &job).await {
             return;
         }
         let stopping = self.tasks.stopping();
         tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
-            () = stopping => return self.in_flight.put_aside(job.id, job.token),
+            () = stopping => return self.in_flight.set_aside(job.id, job.token),
             () = self.wait_for_slot(account, slot) => {}
+        }
+        // The deadline may have come while the call waited for its slot.
+        if self.end_overdue(account, &job).await {
+            return;
         }
         let request = CheckRequest {
             transaction_id: job.transaction_id.clone(),
@@ -121,15 +128,59 @@ impl Checks {
         match collect_result::decide(account, &job, result, checked) {
             Decision::Final(check) => self.store_final(account, &job, check).await,
             Decision::Open(check) => {
-                let due_at = check.due_at;
                 match self.opens.submit_patiently(check).await {
-                    Ok(true) if due_at <= checked.at => self.service.wakes.account(&account.name),
-                    Ok(true) | Err(_) => {}
+                    // Whoever leases may be asleep for longer than until then.
+                    Ok(true) => self.service.wakes.account(&account.name),
+                    Err(_) => {}
                     Ok(false) => self.lost(&job),
                 }
             }
         }
         self.in_flight.remove(job.id, job.token);
+    }
+
+    /// Leases and ends what is over for one account; true when there may be more.
+    pub async fn end_all_overdue(&self, account: &Account) -> Result<bool, StoreError> {
+        let now = self.service.clock.now();
+        let Some(hinted_before) = earlier(now, account.result_retention) else { return Ok(false) };
+        let registered_before = earlier(hinted_before, account.give_up_after).unwrap_or(DateTime::UNIX_EPOCH);
+        let leased_at = Instant::now();
+        let jobs = self
+            .service
+            .store
+            .lease_overdue(Overdue {
+                account: &account.name,
+                token: self.service.entropy.token(),
+                limit: MOST_OVERDUE,
+                length: LEASE,
+                hinted_before,
+                registered_before,
+            })
+            .await?;
+        let more = i64::try_from(jobs.len()).is_ok_and(|count| count == MOST_OVERDUE);
+        for job in &jobs {
+            self.in_flight.add(job.id, job.token, leased_at);
+        }
+        // Together, so that they share the flushes.
+        join_all(jobs.iter().map(|job| self.end_overdue(account, job))).await;
+        for job in &jobs {
+            self.in_flight.remove(job.id, job.token);
+        }
+        Ok(more)
+    }
+
+    /// Ends a leased verification without a call if its deadline is over.
+    async fn end_overdue(&self, account: &Account, job: &LeasedJob) -> bool {
+        let now = self.service.clock.now();
+        let Some(expired) = collect_result::expire(account, job, now) else { return false };
+        if job.probe
+            && let Err(error) = self.service.store.return_probe(&account.name, now).await
+        {
+            warn!(error = &error as &dyn std::error::Error, account = account.name, "a probe could not be given back");
+        }
+        self.store_final(account, job, expired).await;
+        self.in_flight.remove(job.id, job.token);
+        true
     }
 
     /// Returns when the call may be sent. A call that comes too late for its slot takes another.
@@ -157,6 +208,9 @@ impl Checks {
         let Ok(Some(recorded)) = self.finals.submit_patiently(check).await else {
             return self.lost(job);
         };
+        if recorded.again {
+            self.service.wakes.account(&account.name);
+        }
         let Some(revision) = recorded.revision else { return };
         let name = account.name.clone();
         metrics::counter!("checkback_verdicts_total", "account" => name.clone(), "status" => status.as_str())
@@ -221,6 +275,12 @@ impl Checks {
     }
 }
 
+/// `time` moved back by `by`; none before 1970, when nothing was registered.
+fn earlier(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
+    let by = chrono::TimeDelta::from_std(by).ok()?;
+    time.checked_sub_signed(by).filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
+}
+
 /// Tries until the database answers, as long as asking the provider again would cost more than waiting.
 async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
 where
@@ -251,7 +311,7 @@ async fn store_finals(service: &Service, checks: Vec<CheckedFinal>) -> Vec<Optio
             return checks.iter().map(|_| None).collect();
         }
     };
-    let ids: Vec<_> = recorded.iter().map(|recorded| recorded.id).collect();
+    let ids: Vec<_> = recorded.iter().filter(|recorded| recorded.revision.is_some()).map(|it| it.id).collect();
     service.finals.announce(&ids);
     service.wakes.tell_others([], &ids);
     let mut by_id: std::collections::HashMap<_, _> =

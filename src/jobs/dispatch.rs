@@ -18,12 +18,15 @@ use crate::store::{Lease, StoreError, TakenHints};
 /// How many hints are worked in by one statement.
 const HINTS: i64 = 256;
 
-/// How often hints are tried again without a pause: connections of the pool may have died, transactions have met.
+/// How often hints are tried again soon: connections of the pool may have died, transactions have met.
 const TRIES_AT_ONCE: u32 = 4;
 
-/// The shortest and the longest sleep while the budget, a hold or a probe keeps due work waiting.
+/// The shortest and the longest sleep while the budget keeps due work waiting.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// How long to wait after two transactions met, or after a connection broke: a database that is gone refuses at once.
+const AFTER_CONFLICT: Duration = Duration::from_millis(20);
 
 /// Works hints into jobs as they come.
 pub(super) async fn take_hints(service: Service, tasks: Tasks) {
@@ -41,6 +44,7 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
             // Not for ever: a database that is down must not be asked without a pause.
             Err(error) if error.is_transient() && failures < TRIES_AT_ONCE => {
                 failures += 1;
+                tokio::time::sleep(AFTER_CONFLICT).await;
                 true
             }
             Err(error) => {
@@ -146,6 +150,30 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
     }
 }
 
+/// Ends what was not collected before its deadline, whatever the account's budget and health.
+pub(super) async fn end_overdue(account: Arc<Account>, checks: Checks, tasks: Tasks) {
+    let stopping = tasks.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let more = match checks.end_all_overdue(&account).await {
+            Ok(more) => more,
+            Err(error) => {
+                complain("verifications could not be looked through for passed deadlines", &error);
+                false
+            }
+        };
+        if tasks.is_stopping() {
+            return;
+        }
+        if !more {
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = &mut stopping => return,
+            }
+        }
+    }
+}
+
 /// Sleeps until there may be something to lease.
 async fn rest(service: &Service, account: &Account) {
     let now = service.clock.now();
@@ -157,7 +185,7 @@ async fn rest(service: &Service, account: &Account) {
         }
     };
     match next {
-        // Something is due, so the budget is spent, or the account is held or failing.
+        // Something is due, so the budget is spent. A hold or a failing account makes `due_at` later.
         Some(due_at) if due_at <= now => {
             let spacing = Duration::from_secs(1) / account.qps.max(1);
             tokio::time::sleep(spacing.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;

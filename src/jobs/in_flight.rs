@@ -49,7 +49,7 @@ impl InFlight {
     }
 
     /// Puts a lease aside that nothing was done under; it is given back with what a stop leaves.
-    pub fn put_aside(&self, id: VerificationId, token: Uuid) {
+    pub fn set_aside(&self, id: VerificationId, token: Uuid) {
         self.remove(id, token);
         self.unused.lock().unwrap_or_else(PoisonError::into_inner).push((id, token));
     }
@@ -128,13 +128,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lease_set_aside_is_left_to_give_back_and_nothing_runs_under_it() {
+        let in_flight = InFlight::default();
+        in_flight.add(id(1), Uuid::from_u128(1), Instant::now());
+        in_flight.set_aside(id(1), Uuid::from_u128(1));
+        assert!(in_flight.is_empty());
+        assert_eq!(in_flight.left(), [(id(1), Uuid::from_u128(1))]);
+    }
+
+    #[tokio::test]
     async fn a_lease_taken_again_is_not_forgotten_with_the_old_one() {
         let in_flight = InFlight::default();
         in_flight.add(id(1), Uuid::from_u128(1), Instant::now());
         in_flight.add(id(1), Uuid::from_u128(2), Instant::now());
         in_flight.remove(id(1), Uuid::from_u128(1));
         assert_eq!(in_flight.left(), [(id(1), Uuid::from_u128(2))]);
-        in_flight.put_aside(id(1), Uuid::from_u128(2));
+        in_flight.set_aside(id(1), Uuid::from_u128(2));
         assert!(in_flight.is_empty());
         assert_eq!(in_flight.left(), [(id(1), Uuid::from_u128(2))], "it is still to be given back");
     }

@@ -63,6 +63,7 @@ impl Engine {
         tasks.spawn(dispatch::take_hints(service.clone(), tasks.clone()));
         for account in service.accounts.values() {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
+            tasks.spawn(dispatch::end_overdue(Arc::clone(account), checks.clone(), tasks.clone()));
         }
         tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));

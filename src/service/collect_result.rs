@@ -143,6 +143,7 @@ pub fn decide(
             let running = job.running + 1;
             let (lane, wait) = after_running(was_hinted(job), running);
             let mut due_at = later(checked.at, wait);
+            let lane = video_first(job, lane, due_at, deadlines);
             if code != PENDING && checked.at < deadlines.give_up_at {
                 due_at = due_at.min(deadlines.give_up_at);
             }
@@ -163,6 +164,7 @@ pub fn decide(
             let due_at = later(checked.at, after_fault(faults, checked.fraction));
             // A poll stays a poll: what nothing was heard of must not take the budget of the rest.
             let lane = if was_hinted(job) || job.recheck { Lane::Retry } else { Lane::Poll };
+            let lane = video_first(job, lane, due_at, deadlines);
             open(Some(lane), due_at, job.running, faults, error.to_string())
         }
         Err(error @ (ProviderError::Throttled { .. } | ProviderError::Account { .. })) => {
@@ -170,6 +172,11 @@ pub fn decide(
             open(None, checked.at, job.running, job.faults, error.to_string())
         }
     }
+}
+
+/// While a video can still be had, its deadline is the nearest of all.
+fn video_first(job: &LeasedJob, lane: Lane, due_at: DateTime<Utc>, deadlines: Deadlines) -> Lane {
+    if job.expect_video && job.hinted_at.is_some() && due_at < deadlines.video { Lane::Video } else { lane }
 }
 
 fn was_hinted(job: &LeasedJob) -> bool {

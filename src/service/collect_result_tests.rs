@@ -40,6 +40,7 @@ fn job(hinted: bool) -> LeasedJob {
         transaction_id: "t".into(),
         merchant_biz_id: "b".into(),
         product: None,
+        expect_video: false,
         registered_at: start(),
         hinted_at: hinted.then(start),
         callback_at: hinted.then(start),
@@ -135,6 +136,17 @@ fn faults_are_retried_with_growing_waits_in_their_own_lane() {
     let open = expect_open(after(&LeasedJob { faults: 4, ..job(true) }, Err(unavailable()), 0));
     assert_eq!((open.lane, open.due_at, open.faults), (Some(Lane::Retry), start() + TimeDelta::seconds(16), 5));
     assert_eq!(expect_open(after(&job(false), Err(unavailable()), 0)).lane, Some(Lane::Poll));
+}
+
+#[test]
+fn while_a_video_can_be_had_retries_stay_in_its_lane() {
+    let video = LeasedJob { expect_video: true, ..job(true) };
+    for result in [Err(unavailable()), Ok(not_completed())] {
+        assert_eq!(expect_open(after(&video, result, 0)).lane, Some(Lane::Video));
+    }
+    assert_eq!(expect_open(after(&video, Err(unavailable()), 1)).lane, Some(Lane::Retry), "its 30 minutes are over");
+    let unheard = LeasedJob { expect_video: true, ..job(false) };
+    assert_eq!(expect_open(after(&unheard, Err(unavailable()), 0)).lane, Some(Lane::Poll));
 }
 
 #[test]

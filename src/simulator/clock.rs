@@ -47,7 +47,8 @@ impl SimulatorClock {
             }
             ClockMove::Set(to) => {
                 let offset = to.signed_duration_since(real_now()).num_microseconds().unwrap_or(0);
-                self.offset_micros.store(offset, Ordering::Relaxed);
+                // Rounded up: right after being set the clock must not stand before `to`.
+                self.offset_micros.store(offset.saturating_add(1), Ordering::Relaxed);
             }
         }
     }
@@ -83,6 +84,7 @@ mod tests {
 
         let target = DateTime::parse_from_rfc3339("2030-01-02T03:04:05Z").unwrap().to_utc();
         clock.apply(ClockMove::Set(target));
+        assert!(clock.now() >= target);
         assert!((clock.now() - target).num_seconds() < 60);
         assert!(clock.date_header().to_str().unwrap().starts_with("Wed, 02 Jan 2030 03:0"));
     }

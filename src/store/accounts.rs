@@ -181,6 +181,22 @@ impl Store {
         Ok(since == now)
     }
 
+    /// Makes the next probe due, because the one that was leased was not sent.
+    pub async fn return_probe(&self, account: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- return_probe
+            UPDATE accounts
+            SET probe_at = least(probe_at, $2)
+            WHERE account = $1
+            AND failing_since IS NOT NULL",
+            account,
+            now
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Marks the account as well. True when it was failing.
     pub async fn mark_well(&self, account: &str) -> Result<bool, StoreError> {
         let done = sqlx::query!(

@@ -254,8 +254,7 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let found = sqlx::query!(
             r#"-- collect: what it is about
-            SELECT v.account, v.expect_video, d.status AS "status?",
-                EXISTS (SELECT FROM collect_jobs j WHERE j.verification_id = v.verification_id) AS "open!"
+            SELECT v.account, v.expect_video, d.status AS "status?"
             FROM verifications v
             LEFT JOIN verdicts d ON d.verification_id = v.verification_id AND d.superseded_at IS NULL
             WHERE v.verification_id = $1"#,
@@ -270,20 +269,6 @@ impl Store {
             && !recheck
         {
             return Ok(Collect::AlreadyFinal(status));
-        }
-        if status.is_some() && !found.open {
-            sqlx::query!(
-                "-- collect: open it again
-                INSERT INTO collect_jobs (verification_id, account, lane, due_at, nudged_at, recheck)
-                VALUES ($1, $2, $3, $4, $4, true)
-                ON CONFLICT (verification_id) DO NOTHING",
-                id.0,
-                found.account,
-                Lane::Fresh.as_i16(),
-                now
-            )
-            .execute(&mut *transaction)
-            .await?;
         }
         sqlx::query!(
             "-- collect
@@ -305,7 +290,10 @@ impl Store {
     ///
     /// The first authenticated hint, and every `collect`, makes the check due now and starts its schedule anew.
     /// Repeats and hints without a token make it due at most once in [`HINT_INTERVAL`]. On `void` and `expired` an
-    /// authenticated hint opens one recheck.
+    /// authenticated hint opens one recheck, on other final states only a `collect` that says so.
+    ///
+    /// A hint whose job ended while this statement waited for it finds neither job nor verdict; it is put back and
+    /// taken again, when the verdict is seen.
     pub async fn take_hints(&self, limit: i64, now: DateTime<Utc>) -> Result<TakenHints, StoreError> {
         let rows = sqlx::query!(
             r#"-- take_hints
@@ -327,7 +315,8 @@ impl Store {
                     count(*) FILTER (WHERE kind = 'callback')::integer AS callbacks,
                     min(at) FILTER (WHERE kind = 'callback') AS callback_at,
                     min(at) FILTER (WHERE authenticated) AS hinted_at,
-                    bool_or(kind = 'collect') AS collect
+                    bool_or(kind = 'collect') AS collect,
+                    bool_or(CASE WHEN kind = 'collect' THEN detail ->> 'recheck' = 'true' ELSE false END) AS recheck
                 FROM taken
                 GROUP BY verification_id
                 ORDER BY verification_id
@@ -376,31 +365,45 @@ impl Store {
                 SELECT g.*
                 FROM good g
                 WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.verification_id = g.verification_id)
+            ), missed AS MATERIALIZED (
+                SELECT c.verification_id
+                FROM closed c
+                WHERE NOT EXISTS (SELECT FROM verdicts d WHERE d.verification_id = c.verification_id)
+            ), put_back AS (
+                INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
+                SELECT t.account, t.lane, t.verification_id, t.at, t.kind, t.authenticated, t.detail
+                FROM taken t
+                JOIN missed m USING (verification_id)
+                ORDER BY t.hint_id
             ), reopened AS (
                 INSERT INTO collect_jobs (verification_id, account, lane, due_at, callback_at, callbacks, hinted_at,
-                    nudged_at, recheck)
-                SELECT c.verification_id, c.account, c.lane, $2, c.callback_at, c.callbacks, c.hinted_at, $2, true
+                    nudged_at, recheck, checks)
+                SELECT c.verification_id, c.account, c.lane, $2, c.callback_at, c.callbacks, c.hinted_at, $2, true,
+                    d.checks
                 FROM closed c
                 JOIN verdicts d ON d.verification_id = c.verification_id AND d.superseded_at IS NULL
-                WHERE d.status IN ('void', 'expired')
-                AND c.hinted_at IS NOT NULL
+                WHERE c.recheck
+                OR (d.status IN ('void', 'expired') AND c.hinted_at IS NOT NULL)
                 ON CONFLICT (verification_id) DO NOTHING
             ), late AS (
                 UPDATE verdicts d
-                SET callback_at = c.callback_at
+                SET callback_at = coalesce(d.callback_at, c.callback_at),
+                    hinted_at = coalesce(d.hinted_at, c.hinted_at)
                 FROM closed c
                 WHERE d.verification_id = c.verification_id
                 AND d.superseded_at IS NULL
-                AND d.callback_at IS NULL
-                AND c.callback_at IS NOT NULL
+                AND ((d.callback_at IS NULL AND c.callback_at IS NOT NULL)
+                    OR (d.hinted_at IS NULL AND c.hinted_at IS NOT NULL))
             ), counted AS (
                 SELECT g.verification_id,
-                    coalesce(
-                        (SELECT j.callbacks_before::bigint FROM jobs j WHERE j.verification_id = g.verification_id),
-                        (SELECT count(*) FROM history h
+                    CASE
+                        WHEN j.verification_id IS NOT NULL THEN j.callbacks_before::bigint
+                        ELSE (SELECT count(*) FROM history h
                             WHERE h.verification_id = g.verification_id AND h.kind = 'callback')
-                    ) AS before
+                    END AS before
                 FROM good g
+                LEFT JOIN jobs j USING (verification_id)
+                WHERE NOT EXISTS (SELECT FROM missed m WHERE m.verification_id = g.verification_id)
             ), remembered AS (
                 INSERT INTO history (verification_id, at, kind, detail)
                 SELECT t.verification_id, t.at, CASE t.kind WHEN 'collect' THEN 'operator' ELSE t.kind END, t.detail

@@ -5,6 +5,7 @@
 //! puts the work back where it was. Whatever is acknowledged to somebody is flushed first.
 
 mod accounts;
+mod checked;
 mod collect_jobs;
 mod error;
 mod hints;
@@ -16,10 +17,11 @@ mod verifications;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool};
+use sqlx::{Connection, Executor, PgPool};
 
 pub use accounts::{AccountHealth, Failing};
-pub use collect_jobs::{CheckedFinal, CheckedOpen, Lease, LeasedJob, Rate, Recorded};
+pub use checked::{CheckedFinal, CheckedOpen, Recorded};
+pub use collect_jobs::{Lease, LeasedJob, Overdue, Rate};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
 pub use migrate::{MigrationError, Migrations};
@@ -33,6 +35,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that was idle for so long is tried before it is used: the server may have been restarted since. Busy
 /// ones are not, which spares a round trip for each statement.
 const TRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Every statement here has its index, also where a table is empty when the statement is first planned: a plan made
+/// then would read the whole table until the next ANALYZE, when it may hold all of a morning's work. What a scan is
+/// then thought to cost must not start the compiler.
+const SESSION: &str = "SET enable_seqscan = off; SET jit = off";
 
 /// A handle on the database; clones share one pool.
 #[derive(Clone, Debug)]
@@ -53,6 +60,12 @@ impl Store {
                         connection.ping().await?;
                     }
                     Ok(true)
+                })
+            })
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute(SESSION).await?;
+                    Ok(())
                 })
             })
             .connect_lazy_with(options);

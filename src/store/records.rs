@@ -79,7 +79,7 @@ pub struct Filter {
 }
 
 /// The lowest id that a registration at `time` can have.
-fn first_id_at(time: DateTime<Utc>) -> Uuid {
+pub(super) fn first_id_at(time: DateTime<Utc>) -> Uuid {
     let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }

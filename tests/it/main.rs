@@ -8,10 +8,24 @@ mod api_document;
 mod architecture;
 #[cfg(feature = "simulator")]
 mod callbacks;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod cli;
+#[cfg(feature = "simulator")]
+mod codes;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod demo;
+#[cfg(all(feature = "simulator", unix))]
+mod kill;
 #[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod readme;
+#[cfg(feature = "simulator")]
+mod replicas;
+#[cfg(feature = "simulator")]
+mod schedule;
 mod support;
 mod vectors;

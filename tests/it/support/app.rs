@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Setup {
     /// Further lines of the account's section.
     pub account: String,
-    /// Further sections.
+    /// Further sections; `SIMULATOR` in them is replaced by the simulator's address.
     pub more: String,
     pub simulator: Settings,
 }
@@ -67,6 +67,21 @@ pub fn http_client() -> reqwest::Client {
         .expect("a plain client can be built")
 }
 
+/// A service, on the runtime of whoever asks.
+pub async fn launch(config: &str, database_url: &str, clock: Clock, migrate: bool) -> App {
+    let environment = Environment::from_pairs([("DATABASE_URL", database_url)]);
+    let loaded = load_text("test", config, &environment).expect("the configuration is right");
+    let database = Database::open(&loaded.config, &environment).await.expect("the database is there");
+    let options = Options { migrate, clock, entropy: Entropy::system() };
+    App::start(&loaded.config, &environment, &database, options).await.expect("the service starts")
+}
+
+/// A time in an answer of the API.
+pub fn time(value: &Value) -> DateTime<Utc> {
+    let text = value.as_str().unwrap_or_else(|| panic!("no time: {value}"));
+    DateTime::parse_from_rfc3339(text).expect("RFC 3339").to_utc()
+}
+
 impl TestApp {
     pub async fn start() -> Self {
         Self::with(Setup::default()).await
@@ -99,7 +114,8 @@ impl TestApp {
             {}
             {}
             "#,
-            setup.account, setup.more
+            setup.account,
+            setup.more.replace("SIMULATOR", &simulator_address.to_string())
         );
         let mut test = Self {
             app: None,
@@ -121,11 +137,7 @@ impl TestApp {
     }
 
     pub async fn replica_that_migrates(&self, migrate: bool) -> App {
-        let environment = Environment::from_pairs([("DATABASE_URL", self.database.url())]);
-        let loaded = load_text("test", &self.config, &environment).expect("the configuration is right");
-        let database = Database::open(&loaded.config, &environment).await.expect("the database is there");
-        let options = Options { migrate, clock: self.clock.clone(), entropy: Entropy::system() };
-        App::start(&loaded.config, &environment, &database, options).await.expect("the service starts")
+        launch(&self.config, self.database.url(), self.clock.clone(), migrate).await
     }
 
     fn app(&self) -> &App {
@@ -148,6 +160,10 @@ impl TestApp {
     pub fn advance(&self, by: Duration) {
         self.simulator.move_clock(ClockMove::Advance(TimeDelta::from_std(by).expect("a short time")));
         self.clock.advance(by);
+        // Whoever looks once a second need not be waited for.
+        if let Some(app) = &self.app {
+            app.service.wakes.all_accounts();
+        }
     }
 
     pub fn internal(&self, path: &str) -> String {
@@ -214,6 +230,50 @@ impl TestApp {
         body
     }
 
+    /// Waits until the provider was asked `attempts` times and the answers are stored.
+    pub async fn attempted(&self, id: &str, attempts: u64) -> Value {
+        self.until(&format!("{attempts} attempts"), async || {
+            let body = self.verification(id).await;
+            (body["attempts"].as_u64().expect("a number") >= attempts).then_some(body)
+        })
+        .await
+    }
+
+    /// Moves the clocks to `to`, if that is not over.
+    pub fn advance_to(&self, to: DateTime<Utc>) {
+        if let Ok(by) = (to - self.clock.now()).to_std() {
+            self.advance(by);
+        }
+    }
+
+    /// The merchant's wish to ask the provider now.
+    pub async fn collect(&self, id: &str) {
+        let response = self.post(&format!("/verifications/{id}/collect"), &json!({})).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+    }
+
+    /// The same on a final one, whatever its status.
+    pub async fn recheck(&self, id: &str) {
+        let response = self.post(&format!("/verifications/{id}/collect"), &json!({ "recheck": true })).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+    }
+
+    /// The checks in the history: when, and the outcome.
+    pub async fn checks(&self, id: &str) -> Vec<(DateTime<Utc>, String)> {
+        let history = self.history(id).await;
+        let checks = history.iter().filter(|item| item["kind"] == "check");
+        checks.map(|item| (time(&item["at"]), outcome(item))).collect()
+    }
+
+    /// The calls of `operation` about one transaction.
+    pub fn calls_for(&self, operation: &str, transaction: &str) -> usize {
+        let calls = self.simulator.call_log();
+        calls
+            .iter()
+            .filter(|call| call.operation == operation && call.transaction_id.as_deref() == Some(transaction))
+            .count()
+    }
+
     pub async fn history(&self, id: &str) -> Vec<Value> {
         let body = self.get_json(&format!("/verifications/{id}/history")).await;
         body["items"].as_array().expect("items").clone()
@@ -225,10 +285,7 @@ impl TestApp {
     }
 
     /// Asks until `condition` holds; fails when it never does.
-    pub async fn until<T, F>(&self, what: &str, mut condition: impl FnMut() -> F) -> T
-    where
-        F: Future<Output = Option<T>>,
-    {
+    pub async fn until<T>(&self, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
         let looking = async {
             loop {
                 if let Some(found) = condition().await {
@@ -239,6 +296,10 @@ impl TestApp {
         };
         tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("never: {what}"))
     }
+}
+
+fn outcome(item: &Value) -> String {
+    item["outcome"].as_str().expect("an outcome").to_owned()
 }
 
 impl Drop for TestApp {

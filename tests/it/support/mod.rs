@@ -4,5 +4,7 @@
 pub mod app;
 pub mod database;
 pub mod environment;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+pub mod process;
 #[cfg(feature = "embedded-postgres")]
 pub mod scratch;

@@ -1,0 +1,134 @@
+//! `checkback demo`: everything on this machine, with no set-up.
+//!
+//! A private Postgres, the provider simulator and the service run in this process. The demo is the merchant's server:
+//! it starts transactions at the simulator, registers them over the API and shows the verdicts as they arrive. With
+//! `--check` it compares them with what must come. Nothing of it is left behind.
+
+mod board;
+mod cases;
+mod merchant;
+mod play;
+mod stage;
+mod table;
+
+use std::process::ExitCode;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{FAILED, Outcome, output};
+use crate::config::Environment;
+use crate::lifecycle::{Tasks, stop_signal};
+
+use board::{Board, State, differences};
+use cases::{Case, MAIN, cases};
+use merchant::Merchant;
+use stage::Stage;
+use table::Screen;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Compare the verdicts with what is expected, then end: with 0, or 1 where they differ.
+    #[arg(long)]
+    check: bool,
+}
+
+pub async fn run(environment: &Environment, arguments: &Arguments) -> Outcome {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    Tasks::new().spawn(async move {
+        stop_signal().await;
+        stopping.cancel();
+    });
+    output::line("Starting a private Postgres, the provider simulator and the service ...");
+    let stage = Stage::open(environment).await?;
+    let result = show(&stage, environment, arguments, &stop).await;
+    let closed = stage.close().await;
+    let code = result?;
+    closed?;
+    Ok(code)
+}
+
+async fn show(
+    stage: &Stage,
+    environment: &Environment,
+    arguments: &Arguments,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let cases = cases();
+    let board = Board::new(cases.len());
+    let merchant = Merchant::new(format!("http://{}", stage.internal), &stage.key)?;
+    output::line(&format!(
+        "API http://{}, callbacks to http://{}, simulator http://{}\n",
+        stage.internal, stage.public, stage.simulator_address
+    ));
+    let mut screen = Screen::new(&cases, !environment.no_color());
+    let drawing = async {
+        let mut changes = board.changes();
+        loop {
+            screen.show(&changes.borrow_and_update().clone());
+            // The board outlives this.
+            let _never = changes.changed().await.is_err();
+        }
+    };
+    let played = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        played = play::play(stage, &merchant, &cases, &board) => Some(played),
+        () = play::watch(&merchant, &board) => None,
+        () = drawing => None,
+    };
+    let last = board.state();
+    screen.finish(&last);
+    let Some(played) = played else {
+        output::line("Stopped before the end.");
+        return Ok(if arguments.check { ExitCode::from(FAILED) } else { ExitCode::SUCCESS });
+    };
+    played?;
+    let wrong = wrong(&cases, &last);
+    let seconds = started.elapsed().as_secs_f64();
+    output::line(&format!("{} of {} as expected, in {seconds:.1} s.", cases.len() - wrong.len(), cases.len()));
+    for line in &wrong {
+        output::line(line);
+    }
+    if arguments.check {
+        return Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+    }
+    output::line(&invitation(stage));
+    stop.cancelled().await;
+    output::line("Stopping; the demo's database is removed.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each case that is not as expected.
+fn wrong(cases: &[Case], state: &State) -> Vec<String> {
+    let pairs = cases.iter().zip(&state.seen).map(|(case, seen)| (case.name, differences(case, seen)));
+    pairs
+        .filter(|(_, found)| !found.is_empty())
+        .map(|(name, found)| format!("  {name}: {}", found.join("; ")))
+        .collect()
+}
+
+/// What can be done now.
+fn invitation(stage: &Stage) -> String {
+    let Stage { internal, simulator_address, key, .. } = stage;
+    let callback = stage.callback_url(MAIN);
+    format!(
+        "\nEverything goes on running, its clocks a month ahead. Press Ctrl-C to end it. Until then, try:\n\
+         \n  KEY={key}\n  \
+         curl -s -H \"Authorization: Bearer $KEY\" 'http://{internal}/verifications?status=failed'\n  \
+         curl -s http://{internal}/readyz\n  \
+         curl -s -H \"Authorization: Bearer $KEY\" http://{internal}/metrics\n  \
+         curl -s http://{simulator_address}/_sim/calls\n\
+         \nA check of your own: make one at the simulator, register it, finish it, read the verdict:\n\
+         \n  curl -s http://{simulator_address}/_sim/transactions \
+         -d '{{\"transaction_id\":\"mine\",\"callback_url\":\"{callback}\"}}'\n  \
+         curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \
+         http://{internal}/verifications -d '{{\"account\":\"{MAIN}\",\"transaction_id\":\"mine\",\
+         \"callback_token\":\"any-text-of-16-or-more\"}}'\n  \
+         curl -s http://{simulator_address}/_sim/transactions/mine/complete \
+         -d '{{\"sub_code\":\"205\",\"callback_token\":\"any-text-of-16-or-more\"}}'\n  \
+         curl -s -H \"Authorization: Bearer $KEY\" 'http://{internal}/verifications?transaction_id=mine'\n"
+    )
+}

@@ -1,0 +1,255 @@
+//! What the show is played on: a private Postgres in a folder of its own, the simulator, and the service.
+
+use std::fmt::Write as _;
+use std::fs::DirBuilder;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use chrono::TimeDelta;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+
+use super::cases::{ACCOUNTS, KEY_REFUSED, MAIN, THROTTLED};
+use crate::app::{App, Database, Options};
+use crate::clock::Clock;
+use crate::config::{Config, Environment, load_text};
+use crate::entropy::Entropy;
+use crate::lifecycle::Tasks;
+use crate::simulator::{ClockMove, Settings, Simulator};
+
+/// How long the simulator may take to stop.
+const SIMULATOR_GRACE: Duration = Duration::from_secs(2);
+
+pub struct Stage {
+    pub public: SocketAddr,
+    pub internal: SocketAddr,
+    pub simulator_address: SocketAddr,
+    pub simulator: Simulator,
+    /// The key of the merchant's server.
+    pub key: String,
+    /// The account-wide token of callbacks.
+    pub account_token: String,
+    pub entropy: Entropy,
+    clock: Clock,
+    environment: Environment,
+    config: Config,
+    app: Mutex<Option<App>>,
+    tasks: Tasks,
+    // Dropped in this order: the folder goes after the server that works in it.
+    database: Database,
+    _folder: Folder,
+}
+
+impl Stage {
+    /// Starts everything. `environment` says where the Postgres binaries are, and nothing else: whatever is
+    /// configured on this machine must not become part of a demo.
+    pub async fn open(environment: &Environment) -> anyhow::Result<Self> {
+        let binaries = environment.postgres_bin().map(|folder| ("CHECKBACK_POSTGRES_BIN", folder.into_os_string()));
+        let path = environment.path().map(|path| ("PATH", path.to_owned()));
+        let environment = Environment::from_pairs(binaries.into_iter().chain(path));
+        let entropy = Entropy::system();
+        let folder = Folder::make(&entropy)?;
+        let access_secret = entropy.hex32();
+        let simulator = Simulator::new(&Settings {
+            access_key_id: "demo".to_owned(),
+            access_key_secret: access_secret.clone().into(),
+            ..Settings::default()
+        })?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port is free")?;
+        let simulator_address = listener.local_addr()?;
+        let (public, internal) = addresses().context("no port is free")?;
+        let (key, account_token) = (format!("demo-{}", entropy.hex32()), entropy.hex32());
+        let text = configuration(&Names {
+            folder: &folder.0,
+            public,
+            internal,
+            key: &key,
+            simulator: simulator_address,
+            access_secret: &access_secret,
+            account_token: &account_token,
+        });
+        let config = load_text("demo", &text, &environment)?.config;
+        let database = Database::open_throwaway(&config, &environment).await?;
+        let tasks = Tasks::new();
+        let (serving, stopping) = (simulator.clone(), tasks.stopping());
+        tasks.spawn(async move {
+            // Without it every case fails, which is told at the end.
+            let _broken = serving.serve(listener, stopping).await.is_err();
+        });
+        let stage = Self {
+            public,
+            internal,
+            simulator_address,
+            simulator,
+            key,
+            account_token,
+            entropy,
+            clock: Clock::jumping(),
+            environment,
+            config,
+            app: Mutex::new(None),
+            tasks,
+            database,
+            _folder: folder,
+        };
+        match stage.start().await {
+            Ok(()) => Ok(stage),
+            Err(error) => {
+                // The error of the start says more than one of stopping would.
+                let _ = stage.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(&self) -> anyhow::Result<()> {
+        let options = Options { clock: self.clock.clone(), entropy: self.entropy.clone(), ..Options::default() };
+        let app = App::start(&self.config, &self.environment, &self.database, options).await?;
+        *self.app.lock().await = Some(app);
+        Ok(())
+    }
+
+    /// Stops the service as SIGTERM would, and starts another.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        if let Some(app) = self.app.lock().await.take() {
+            app.shut_down().await;
+        }
+        self.start().await.context("the service did not start again")
+    }
+
+    /// Moves the clocks of provider and service.
+    pub fn advance(&self, by: Duration) {
+        self.simulator.move_clock(ClockMove::Advance(TimeDelta::from_std(by).unwrap_or_default()));
+        self.clock.advance(by);
+    }
+
+    /// Where the provider calls back.
+    pub fn callback_url(&self, account: &str) -> String {
+        format!("http://{}/callbacks/{account}", self.public)
+    }
+
+    pub async fn close(self) -> anyhow::Result<()> {
+        if let Some(app) = self.app.lock().await.take() {
+            app.shut_down().await;
+        }
+        self.tasks.shut_down(SIMULATOR_GRACE).await;
+        self.database.close().await
+    }
+}
+
+/// The usual addresses where they are free, so that what is printed looks like what is documented.
+fn addresses() -> std::io::Result<(SocketAddr, SocketAddr)> {
+    let free =
+        |port| StdListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| StdListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    // Both are held until both are known, or the second might be the first.
+    let (public, internal) = (free(8080)?, free(8081)?);
+    Ok((public.local_addr()?, internal.local_addr()?))
+}
+
+struct Names<'a> {
+    folder: &'a Path,
+    public: SocketAddr,
+    internal: SocketAddr,
+    key: &'a str,
+    simulator: SocketAddr,
+    access_secret: &'a str,
+    account_token: &'a str,
+}
+
+fn configuration(names: &Names<'_>) -> String {
+    let Names { folder, public, internal, key, simulator, access_secret, account_token } = names;
+    let digest = hex::encode(Sha256::digest(key));
+    let mut text = format!(
+        r#"
+        [server]
+        public_listen = "{public}"
+        internal_listen = "{internal}"
+        [database]
+        data_dir = "{}"
+        [[auth.keys]]
+        name = "demo"
+        sha256 = "{digest}"
+        scopes = ["register", "read", "evidence", "operate", "erase"]
+        "#,
+        folder.join("data").display()
+    );
+    for account in ACCOUNTS {
+        let token = if [MAIN, THROTTLED, KEY_REFUSED].contains(&account) { account_token } else { "" };
+        let _ = write!(
+            text,
+            r#"
+            [accounts.{account}]
+            kind = "alibaba"
+            endpoint = "http://{simulator}"
+            access_key_id = "demo"
+            access_key_secret = "{access_secret}"
+            callback_token = "{token}"
+            "#
+        );
+    }
+    text
+}
+
+/// Removed with everything in it when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make(entropy: &Entropy) -> anyhow::Result<Self> {
+        let name = format!("checkback-demo-{}", entropy.hex32());
+        // Others may pass, because as root the server runs as another user; the data below is the server's alone.
+        let made = ["/tmp", "/var/tmp"].iter().find_map(|parent| {
+            let path = Path::new(parent).join(&name);
+            DirBuilder::new().mode(0o711).create(&path).is_ok().then_some(path)
+        });
+        made.map(Self).context("no folder for the demo's database: neither /tmp nor /var/tmp can be written to")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_sound_and_keeps_trouble_apart() {
+        let text = configuration(&Names {
+            folder: Path::new("/somewhere"),
+            public: ([127, 0, 0, 1], 8080).into(),
+            internal: ([127, 0, 0, 1], 8081).into(),
+            key: "demo-key",
+            simulator: ([127, 0, 0, 1], 9090).into(),
+            access_secret: "secret",
+            account_token: "a-token-of-the-whole-account",
+        });
+        let environment = Environment::from_pairs::<&str, &str>([]);
+        let config = load_text("demo", &text, &environment).unwrap().config;
+        assert_eq!(config.accounts.keys().collect::<Vec<_>>().len(), ACCOUNTS.len());
+        assert!(config.accounts[MAIN].callback_token.is_some());
+        assert!(config.accounts[super::super::cases::WITHOUT_TOKEN].callback_token.is_none());
+        assert!(config.database.url.is_none());
+    }
+
+    #[test]
+    fn the_folder_goes_with_everything_in_it() {
+        let folder = Folder::make(&Entropy::system()).unwrap();
+        let path = folder.0.clone();
+        std::fs::write(path.join("file"), "x").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_two_addresses_differ() {
+        let (public, internal) = addresses().unwrap();
+        assert_ne!(public, internal);
+    }
+}

@@ -1,0 +1,266 @@
+//! What came of checks, stored under their leases: verdicts, and attempts after which the provider is asked again.
+//!
+//! Every write names the token of its lease; where the lease is lost, nothing changes.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::domain::schedule::Lane;
+use crate::domain::{FinalStatus, VerificationId};
+
+/// A check that ended the verification.
+#[derive(Clone)]
+pub struct CheckedFinal {
+    pub id: VerificationId,
+    pub token: Uuid,
+    pub status: FinalStatus,
+    pub sub_code: Option<String>,
+    pub reason: String,
+    pub scores: String,
+    pub signals: String,
+    pub answer: Option<String>,
+    pub last_error: Option<String>,
+    /// Of the row in the history; none where the provider was not asked.
+    pub check_detail: Option<String>,
+    pub at: DateTime<Utc>,
+    /// Only a verdict of the provider replaces an earlier one; anything else ends a recheck without a trace.
+    pub replaces: bool,
+}
+
+impl fmt::Debug for CheckedFinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedFinal")
+            .field("id", &self.id)
+            .field("status", &self.status)
+            .field("sub_code", &self.sub_code)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A check after which the provider is to be asked again.
+#[derive(Clone, Debug)]
+pub struct CheckedOpen {
+    pub id: VerificationId,
+    pub token: Uuid,
+    /// `None`: the lane that it was in.
+    pub lane: Option<Lane>,
+    pub due_at: DateTime<Utc>,
+    pub running: u32,
+    pub faults: u32,
+    pub last_error: Option<String>,
+    /// None where no call was made.
+    pub check_detail: Option<String>,
+    pub at: DateTime<Utc>,
+}
+
+/// What was stored of a final check.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub id: VerificationId,
+    /// The revision that was added; none when the answer was the known one.
+    pub revision: Option<i32>,
+    pub callback_at: Option<DateTime<Utc>>,
+    /// A hint came meanwhile, so the provider is asked once more before it ends without a result.
+    pub again: bool,
+}
+
+fn integer(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+impl Store {
+    /// Stores verdicts, their history, and the end of their jobs in one flushed statement. Checks whose lease was
+    /// lost are left out of the answer and change nothing. Where a hint came while the provider was being asked, the
+    /// absence of a result is not final: the next check is due at once.
+    pub async fn record_final(&self, checks: &[CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
+        let ids: Vec<Uuid> = checks.iter().map(|check| check.id.0).collect();
+        let tokens: Vec<Uuid> = checks.iter().map(|check| check.token).collect();
+        let statuses: Vec<&str> = checks.iter().map(|check| check.status.as_str()).collect();
+        let sub_codes: Vec<Option<&str>> = checks.iter().map(|check| check.sub_code.as_deref()).collect();
+        let reasons: Vec<&str> = checks.iter().map(|check| check.reason.as_str()).collect();
+        let scores: Vec<&str> = checks.iter().map(|check| check.scores.as_str()).collect();
+        let signals: Vec<&str> = checks.iter().map(|check| check.signals.as_str()).collect();
+        let answers: Vec<Option<&str>> = checks.iter().map(|check| check.answer.as_deref()).collect();
+        let errors: Vec<Option<&str>> = checks.iter().map(|check| check.last_error.as_deref()).collect();
+        let details: Vec<Option<&str>> = checks.iter().map(|check| check.check_detail.as_deref()).collect();
+        let times: Vec<DateTime<Utc>> = checks.iter().map(|check| check.at).collect();
+        let replaces: Vec<bool> = checks.iter().map(|check| check.replaces).collect();
+        let rows = sqlx::query!(
+            r#"-- record_final
+            WITH input AS MATERIALIZED (
+                SELECT *
+                FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                    $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::boolean[])
+                    AS i (verification_id, token, status, sub_code, reason, scores, signals, answer, last_error,
+                        check_detail, at, replaces)
+                ORDER BY verification_id
+            ), held AS MATERIALIZED (
+                SELECT j.verification_id, j.nudged_again AND i.status IN ('void', 'expired') AS too_early
+                FROM collect_jobs j
+                JOIN input i USING (verification_id)
+                WHERE j.lease_token = i.token
+                ORDER BY j.verification_id
+                FOR UPDATE OF j
+            ), reopened AS (
+                UPDATE collect_jobs j
+                SET lease_token = NULL, leased_until = NULL, due_at = i.at, running = 0,
+                    checks = j.checks + (i.check_detail IS NOT NULL)::integer,
+                    last_error = coalesce(i.last_error, j.last_error)
+                FROM held h
+                JOIN input i USING (verification_id)
+                WHERE j.verification_id = h.verification_id
+                AND h.too_early
+                RETURNING j.verification_id
+            ), done AS (
+                DELETE FROM collect_jobs j
+                USING held h
+                WHERE j.verification_id = h.verification_id
+                AND NOT h.too_early
+                RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at, j.checks, j.recheck
+            ), decided AS MATERIALIZED (
+                SELECT d.*, i.status, i.sub_code, i.reason, i.scores, i.signals, i.answer, i.last_error,
+                    i.check_detail, i.at, p.revision AS known_revision,
+                    coalesce(p.callback_at, d.callback_at) AS first_callback_at,
+                    coalesce(p.hinted_at, d.hinted_at) AS first_hinted_at,
+                    p.revision IS NULL
+                        OR (i.replaces AND (p.status, p.sub_code) IS DISTINCT FROM (i.status, i.sub_code)) AS is_new
+                FROM done d
+                JOIN input i USING (verification_id)
+                LEFT JOIN LATERAL (
+                    SELECT v.revision, v.status, v.sub_code, v.callback_at, v.hinted_at
+                    FROM verdicts v
+                    WHERE d.recheck
+                    AND v.verification_id = d.verification_id
+                    AND v.superseded_at IS NULL
+                ) p ON true
+            ), superseded AS (
+                UPDATE verdicts v
+                SET superseded_at = d.at
+                FROM decided d
+                WHERE d.is_new
+                AND v.verification_id = d.verification_id
+                AND v.revision = d.known_revision
+            ), confirmed AS (
+                UPDATE verdicts v
+                SET checks = d.checks + (d.check_detail IS NOT NULL)::integer
+                FROM decided d
+                WHERE NOT d.is_new
+                AND v.verification_id = d.verification_id
+                AND v.revision = d.known_revision
+            ), verdict AS (
+                INSERT INTO verdicts (verification_id, revision, account, status, sub_code, reason, scores, signals,
+                    answer, decided_at, callback_at, hinted_at, checks, last_error)
+                SELECT verification_id, coalesce(known_revision, 0) + 1, account, status, sub_code, reason,
+                    scores::json, signals::json, answer, at, first_callback_at, first_hinted_at,
+                    checks + (check_detail IS NOT NULL)::integer, last_error
+                FROM decided
+                WHERE is_new
+            ), remembered AS (
+                INSERT INTO history (verification_id, at, kind, detail)
+                SELECT verification_id, at, 'check', check_detail::json
+                FROM decided
+                WHERE check_detail IS NOT NULL
+                UNION ALL
+                SELECT verification_id, i.at, 'check', i.check_detail::json
+                FROM reopened
+                JOIN input i USING (verification_id)
+                WHERE i.check_detail IS NOT NULL
+                UNION ALL
+                SELECT verification_id, at, 'verdict', json_build_object('status', status, 'sub_code', sub_code,
+                    'reason', reason, 'revision', coalesce(known_revision, 0) + 1)
+                FROM decided
+                WHERE is_new
+            )
+            SELECT verification_id AS "verification_id!",
+                CASE WHEN is_new THEN coalesce(known_revision, 0) + 1 END AS "revision",
+                callback_at, false AS "again!"
+            FROM decided
+            UNION ALL
+            SELECT verification_id, NULL, NULL, true
+            FROM reopened"#,
+            &ids,
+            &tokens,
+            &statuses as _,
+            &sub_codes as _,
+            &reasons as _,
+            &scores as _,
+            &signals as _,
+            &answers as _,
+            &errors as _,
+            &details as _,
+            &times,
+            &replaces,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Recorded {
+                id: VerificationId(row.verification_id),
+                revision: row.revision,
+                callback_at: row.callback_at,
+                again: row.again,
+            })
+            .collect())
+    }
+
+    /// Stores that checks brought no result yet and when to ask again. A hint that came while the provider was being
+    /// asked makes the next check due at once. Returns those whose lease still stood.
+    pub async fn record_open(&self, checks: &[CheckedOpen]) -> Result<Vec<VerificationId>, StoreError> {
+        let ids: Vec<Uuid> = checks.iter().map(|check| check.id.0).collect();
+        let tokens: Vec<Uuid> = checks.iter().map(|check| check.token).collect();
+        let lanes: Vec<Option<i16>> = checks.iter().map(|check| check.lane.map(Lane::as_i16)).collect();
+        let due: Vec<DateTime<Utc>> = checks.iter().map(|check| check.due_at).collect();
+        let running: Vec<i32> = checks.iter().map(|check| integer(check.running)).collect();
+        let faults: Vec<i32> = checks.iter().map(|check| integer(check.faults)).collect();
+        let errors: Vec<Option<&str>> = checks.iter().map(|check| check.last_error.as_deref()).collect();
+        let details: Vec<Option<&str>> = checks.iter().map(|check| check.check_detail.as_deref()).collect();
+        let times: Vec<DateTime<Utc>> = checks.iter().map(|check| check.at).collect();
+        let recorded = sqlx::query_scalar!(
+            r#"-- record_open
+            WITH input AS MATERIALIZED (
+                SELECT *
+                FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::timestamptz[], $5::integer[], $6::integer[],
+                    $7::text[], $8::text[], $9::timestamptz[])
+                    AS i (verification_id, token, lane, due_at, running, faults, last_error, check_detail, at)
+                ORDER BY verification_id
+            ), released AS (
+                UPDATE collect_jobs j
+                SET lease_token = NULL, leased_until = NULL,
+                    lane = CASE WHEN j.nudged_again THEN j.lane ELSE coalesce(i.lane, j.lane) END,
+                    due_at = CASE WHEN j.nudged_again THEN least(i.at, i.due_at) ELSE i.due_at END,
+                    running = CASE WHEN j.nudged_again THEN 0 ELSE i.running END,
+                    faults = i.faults,
+                    checks = j.checks + (i.check_detail IS NOT NULL)::integer,
+                    last_error = i.last_error
+                FROM input i
+                WHERE j.verification_id = i.verification_id
+                AND j.lease_token = i.token
+                RETURNING j.verification_id
+            ), remembered AS (
+                INSERT INTO history (verification_id, at, kind, detail)
+                SELECT verification_id, i.at, 'check', i.check_detail::json
+                FROM released
+                JOIN input i USING (verification_id)
+                WHERE i.check_detail IS NOT NULL
+            )
+            SELECT verification_id AS "verification_id!"
+            FROM released"#,
+            &ids,
+            &tokens,
+            &lanes as _,
+            &due,
+            &running,
+            &faults,
+            &errors as _,
+            &details as _,
+            &times,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(recorded.into_iter().map(VerificationId).collect())
+    }
+}

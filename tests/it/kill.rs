@@ -1,0 +1,421 @@
+//! No loss: the real binary is killed again and again while callbacks come in, and what it acknowledged is there.
+//!
+//! How often, how many and with which seed comes from the environment; `scripts/torture` runs a longer form.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use checkback::simulator::{CreateTransaction, Fault, FaultKind, Settings, Simulator};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+
+use super::support::app::{ACCOUNT, KEY, http_client};
+use super::support::database::{TestDatabase, database};
+use super::support::environment;
+
+/// Those who send callbacks, each over a connection of its own.
+const SENDERS: usize = 4;
+
+/// Calls a second of the account; fewer than callbacks come in, so that there is always work under way.
+const QPS: u32 = 400;
+
+fn number(name: &str, default: u64) -> u64 {
+    let Some(text) = environment::variable(name) else { return default };
+    text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} must be a number"))
+}
+
+fn free_port() -> u16 {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The binary with its configuration; each start is another process.
+struct Service {
+    folder: tempfile::TempDir,
+    public: SocketAddr,
+    internal: SocketAddr,
+    database_url: Option<String>,
+    child: Option<Child>,
+    http: reqwest::Client,
+}
+
+impl Service {
+    /// Without `database_url` it runs a private Postgres with full durability.
+    fn new(folder: tempfile::TempDir, simulator: SocketAddr, database_url: Option<String>) -> Self {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let (public, internal) = (address(free_port()), address(free_port()));
+        let digest = hex::encode(Sha256::digest(KEY));
+        let data_dir = folder.path().join("data");
+        let config = format!(
+            r#"
+            [server]
+            public_listen = "{public}"
+            internal_listen = "{internal}"
+            [database]
+            data_dir = "{}"
+            [[auth.keys]]
+            name = "test"
+            sha256 = "{digest}"
+            scopes = ["register", "read"]
+            [accounts.{ACCOUNT}]
+            kind = "alibaba"
+            endpoint = "http://{simulator}"
+            access_key_id = "sim-key-id"
+            access_key_secret = "sim-key-secret"
+            qps = {QPS}
+            "#,
+            data_dir.display()
+        );
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
+        Self { folder, public, internal, database_url, child: None, http: http_client() }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn start(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_checkback"));
+        command.args(["serve", "--config"]).arg(self.folder.path().join("config.toml")).env_clear();
+        for name in ["PATH", "CHECKBACK_POSTGRES_BIN"] {
+            if let Some(value) = environment::variable(name) {
+                command.env(name, value);
+            }
+        }
+        if let Some(url) = &self.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::from(log.try_clone().unwrap())).stderr(Stdio::from(log));
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Waits until it is ready; how long that took.
+    async fn ready(&mut self) -> Duration {
+        let started = Instant::now();
+        let url = format!("http://{}/readyz", self.internal);
+        loop {
+            if let Ok(answer) = self.http.get(&url).send().await
+                && answer.status() == 200
+            {
+                return started.elapsed();
+            }
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
+            assert!(ended.is_none(), "the service ended by itself:\n{}", log());
+            assert!(started.elapsed() < Duration::from_mins(1), "never ready:\n{}", log());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; how long it took to end well.
+    async fn stop(&mut self) -> Duration {
+        let mut child = self.child.take().unwrap();
+        let started = Instant::now();
+        signal("TERM", child.id());
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "{status}: {}", std::fs::read_to_string(self.log()).unwrap_or_default());
+                return started.elapsed();
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "it does not stop");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn signal(name: &str, process: u32) {
+    assert!(Command::new("kill").args([format!("-{name}"), process.to_string()]).status().unwrap().success());
+}
+
+/// What the senders know: transactions whose callback was acknowledged, and how often.
+#[derive(Default)]
+struct Acknowledged {
+    callbacks: Mutex<HashMap<String, u32>>,
+    registered: Mutex<Vec<(String, String)>>,
+    failed: AtomicUsize,
+}
+
+struct Senders {
+    simulator: Simulator,
+    public: SocketAddr,
+    internal: SocketAddr,
+    acknowledged: Acknowledged,
+    begun: AtomicUsize,
+    most: usize,
+    stop: AtomicBool,
+}
+
+impl Senders {
+    /// Registers one flow after the other and calls back, each until it is acknowledged, as the provider and the
+    /// merchant do. Some callbacks are sent twice.
+    async fn run(&self, seed: u64) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let http = http_client();
+        while !self.stop.load(Ordering::Relaxed) && self.begun.fetch_add(1, Ordering::Relaxed) < self.most {
+            let token = format!("token-{:032x}", random.random::<u128>());
+            let transaction = self
+                .simulator
+                .create(CreateTransaction { completed: Some(true), ..Default::default() })
+                .unwrap()
+                .transaction_id;
+            let body = json!({ "account": ACCOUNT, "transaction_id": transaction, "callback_token": token });
+            let register = || http.post(format!("http://{}/verifications", self.internal)).bearer_auth(KEY).json(&body);
+            let answer = self.until_acknowledged(register).await;
+            let id = answer.json::<Value>().await.ok().and_then(|body| body["id"].as_str().map(str::to_owned));
+            // An answer that broke off leaves the id unknown, which costs the test nothing.
+            self.acknowledged.registered.lock().unwrap().push((transaction.clone(), id.unwrap_or_default()));
+            let url = format!(
+                "http://{}/callbacks/{ACCOUNT}?transactionId={transaction}&passed=Y&subCode=200&callbackToken={token}",
+                self.public
+            );
+            for _ in 0..random.random_range(1..=2) {
+                self.until_acknowledged(|| http.get(&url)).await;
+                *self.acknowledged.callbacks.lock().unwrap().entry(transaction.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    async fn until_acknowledged(&self, request: impl Fn() -> reqwest::RequestBuilder) -> reqwest::Response {
+        loop {
+            match request().send().await {
+                Ok(answer) if answer.status().is_success() => return answer,
+                Ok(answer) if answer.status() == 503 => {}
+                Ok(answer) => panic!("{}", answer.status()),
+                Err(_) => {
+                    self.acknowledged.failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+async fn simulator() -> (Simulator, SocketAddr) {
+    let simulator = Simulator::new(&Settings::default()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(tokio::spawn(simulator.clone().serve(listener, std::future::pending())));
+    // Answers take a moment, so that a kill meets calls under way; some are faults.
+    let slow = Fault { kind: FaultKind::Delay, delay_ms: Some(40), share: Some(0.3), ..Fault::default() };
+    simulator.add_fault(slow).unwrap();
+    simulator.add_fault(Fault { share: Some(0.03), ..Fault::default() }).unwrap();
+    (simulator, address)
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("kill-").tempdir_in(reachable_folder()).unwrap()
+}
+
+#[cfg(feature = "embedded-postgres")]
+fn reachable_folder() -> &'static Path {
+    super::support::scratch::folder()
+}
+
+#[cfg(not(feature = "embedded-postgres"))]
+fn reachable_folder() -> PathBuf {
+    std::env::temp_dir()
+}
+
+/// Every registration has exactly one verdict, and every acknowledged callback is on record.
+async fn nothing_is_lost(pool: &PgPool, acknowledged: &Acknowledged, patience: Duration) {
+    let registered: Vec<String> =
+        acknowledged.registered.lock().unwrap().iter().map(|(transaction, _)| transaction.clone()).collect();
+    let started = Instant::now();
+    loop {
+        let (open, hints): (i64, i64) =
+            sqlx::query_as("SELECT (SELECT count(*) FROM collect_jobs), (SELECT count(*) FROM hints)")
+                .fetch_one(pool)
+                .await
+                .unwrap();
+        if open + hints == 0 {
+            break;
+        }
+        assert!(started.elapsed() < patience, "{open} verifications and {hints} hints are left after {patience:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let rows: Vec<(String, i64, i64, i64, i64)> = sqlx::query_as(
+        "SELECT v.transaction_id,
+            (SELECT count(*) FROM verdicts d WHERE d.verification_id = v.verification_id),
+            (SELECT count(*) FROM verdicts d WHERE d.verification_id = v.verification_id
+                AND d.revision = 1 AND d.status = 'passed' AND d.superseded_at IS NULL),
+            (SELECT count(*) FROM history h WHERE h.verification_id = v.verification_id AND h.kind = 'callback'),
+            (SELECT count(*) FROM history h WHERE h.verification_id = v.verification_id AND h.kind = 'verdict')
+        FROM verifications v",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let stored: HashMap<&str, _> = rows.iter().map(|row| (row.0.as_str(), row)).collect();
+    assert_eq!(stored.len(), rows.len());
+    for transaction in &registered {
+        assert!(stored.contains_key(transaction.as_str()), "{transaction} was acknowledged and is not there");
+    }
+    let callbacks = acknowledged.callbacks.lock().unwrap();
+    for (transaction, verdicts, right, seen, told) in &rows {
+        assert_eq!((*verdicts, *right, *told), (1, 1, 1), "verdicts of {transaction}");
+        let sent = i64::from(callbacks.get(transaction).copied().unwrap_or(0));
+        assert!(*seen >= sent, "{transaction}: {sent} callbacks were acknowledged, {seen} are on record");
+    }
+}
+
+struct Torture {
+    service: Service,
+    senders: Arc<Senders>,
+    random: StdRng,
+}
+
+impl Torture {
+    async fn new(name: &str, simulator: (Simulator, SocketAddr), database_url: Option<String>, most: usize) -> Self {
+        let seed = number("CHECKBACK_TORTURE_SEED", u64::from(std::process::id()));
+        let mut said = std::io::stderr().lock();
+        let _ = std::io::Write::write_fmt(&mut said, format_args!("{name}: CHECKBACK_TORTURE_SEED={seed}\n"));
+        drop(said);
+        let mut service = Service::new(scratch(), simulator.1, database_url);
+        service.start();
+        service.ready().await;
+        let senders = Arc::new(Senders {
+            simulator: simulator.0,
+            public: service.public,
+            internal: service.internal,
+            acknowledged: Acknowledged::default(),
+            begun: AtomicUsize::new(0),
+            most,
+            stop: AtomicBool::new(false),
+        });
+        Self { service, senders, random: StdRng::seed_from_u64(seed) }
+    }
+
+    fn send(&mut self) -> tokio::task::JoinSet<()> {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..SENDERS {
+            let (senders, seed) = (Arc::clone(&self.senders), self.random.random());
+            tasks.spawn(async move { senders.run(seed).await });
+        }
+        tasks
+    }
+
+    /// Lets it work for a random time.
+    async fn wait(&mut self) {
+        // The moment of the kill is what is random here: there is no condition to wait for.
+        let moment = Duration::from_millis(self.random.random_range(0..400));
+        tokio::time::sleep(moment).await;
+    }
+}
+
+fn connected(senders: &Senders) -> (usize, u32) {
+    let callbacks = senders.acknowledged.callbacks.lock().unwrap();
+    (callbacks.len(), callbacks.values().sum())
+}
+
+async fn pool_of(database: &TestDatabase) -> PgPool {
+    database.pool().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_service_is_killed_again_and_again() {
+    let kills = number("CHECKBACK_TORTURE_KILLS", 25);
+    let most = usize::try_from(number("CHECKBACK_TORTURE_CALLBACKS", 1_000_000)).unwrap();
+    let simulator = simulator().await;
+    let calls = simulator.0.clone();
+    let database = database().await;
+    let mut torture = Torture::new("kill", simulator, Some(database.url().to_owned()), most).await;
+    let senders = Arc::clone(&torture.senders);
+    let mut sending = torture.send();
+    let mut starts = Vec::new();
+    for _ in 0..kills {
+        torture.wait().await;
+        torture.service.kill();
+        torture.service.start();
+        starts.push(torture.service.ready().await);
+    }
+    if most < 1_000_000 {
+        // A given number is sent in full.
+        while senders.begun.load(Ordering::Relaxed) < most {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    senders.stop.store(true, Ordering::Relaxed);
+    while let Some(sent) = sending.join_next().await {
+        sent.unwrap();
+    }
+    let (flows, callbacks) = connected(&senders);
+    let pool = pool_of(&database).await;
+    let backlog = u64::try_from(flows).unwrap() / u64::from(QPS / 2);
+    nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(30 + backlog)).await;
+    starts.sort_unstable();
+    let failed = senders.acknowledged.failed.load(Ordering::Relaxed);
+    let mut said = std::io::stderr().lock();
+    let _ = std::io::Write::write_fmt(
+        &mut said,
+        format_args!(
+            "{kills} kills, {flows} verifications, {callbacks} callbacks acknowledged, {failed} requests cut off, {} \
+             calls to the provider, ready after {:?} (median), {:?} (longest)\n",
+            calls.call_count(),
+            starts[starts.len() / 2],
+            starts[starts.len() - 1]
+        ),
+    );
+    drop(said);
+    assert!(failed > 0, "no request was ever cut off: the kills missed the traffic");
+    assert!(flows > 50, "only {flows} verifications were under way");
+    assert!(starts[starts.len() / 2] < Duration::from_secs(2), "{starts:?}");
+    let stopped = torture.service.stop().await;
+    assert!(stopped < Duration::from_secs(10), "{stopped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_answers_what_is_under_way_and_leaves_the_rest_ready_for_the_next() {
+    let simulator = simulator().await;
+    let database = database().await;
+    let mut torture = Torture::new("stop", simulator, Some(database.url().to_owned()), usize::MAX).await;
+    let senders = Arc::clone(&torture.senders);
+    let mut sending = torture.send();
+    let pool = pool_of(&database).await;
+    for _ in 0..3 {
+        let seen = connected(&senders).1;
+        while connected(&senders).1 < seen + 40 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let took = torture.service.stop().await;
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        // No lease is left to run out: everything was stored or given back.
+        let leased: i64 = sqlx::query_scalar("SELECT count(*) FROM collect_jobs WHERE lease_token IS NOT NULL")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(leased, 0, "leases were left behind by a stop that took {took:?}");
+        torture.service.start();
+        torture.service.ready().await;
+    }
+    senders.stop.store(true, Ordering::Relaxed);
+    while let Some(sent) = sending.join_next().await {
+        sent.unwrap();
+    }
+    nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(30)).await;
+}

@@ -1,0 +1,128 @@
+//! The README and the page on operations say what is so. Marked blocks are run as they stand, in their order, with
+//! the real binary.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use sqlx::{Connection, PgConnection, Row};
+
+use super::support::database::database;
+use super::support::process::{run, with_programs};
+use super::support::scratch;
+
+const README: &str = include_str!("../../README.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const MARK: &str = "<!-- run -->\n```";
+
+/// The marked blocks in this language.
+fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
+    let marked = page.split(MARK).skip(1);
+    let ours = marked.filter_map(|rest| rest.strip_prefix(language)?.strip_prefix('\n'));
+    ours.map(|rest| rest.split("\n```").next().unwrap()).collect()
+}
+
+/// So many free ports, all different.
+fn ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+#[tokio::test]
+async fn the_steps_lead_to_a_verdict() {
+    let steps = blocks(README, "sh");
+    assert!(steps.len() >= 6, "the blocks lost their marks");
+    let database = database().await;
+    let [public, internal, simulator] = ports();
+    let script = steps
+        .join("\n")
+        .replace("127.0.0.1:8080", &format!("127.0.0.1:{public}"))
+        .replace("127.0.0.1:8081", &format!("127.0.0.1:{internal}"))
+        .replace("127.0.0.1:9090", &format!("127.0.0.1:{simulator}"));
+    // What the steps leave running ends with them.
+    let script = format!("trap 'trap \"\" TERM; kill 0; wait' EXIT\n{script}");
+    let folder = tempfile::Builder::new().prefix("readme-").tempdir_in(scratch::folder()).unwrap();
+    let mut command = with_programs("sh");
+    command
+        .args(["-euc", &script])
+        .current_dir(folder.path())
+        .process_group(0)
+        .env("DATABASE_URL", database.url())
+        .env("CHECKBACK_SERVER__PUBLIC_LISTEN", format!("127.0.0.1:{public}"))
+        .env("CHECKBACK_SERVER__INTERNAL_LISTEN", format!("127.0.0.1:{internal}"));
+    let said = run(&mut command).await;
+    assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+    for part in [
+        r#""status":"passed","final":true"#,
+        r#""sub_code":"200","reason":"Authentication passed.""#,
+        r#""face_comparison":99.99"#,
+        r#""attempts":1"#,
+        r#""metadata":{"order":"A-17"}"#,
+        r#""kind":"verdict""#,
+    ] {
+        assert!(said.out.contains(part), "{part}\n{}\n{}", said.out, said.err);
+    }
+
+    let mut connection = PgConnection::connect_with(&database.options()).await.unwrap();
+    for statement in blocks(README, "sql") {
+        let row = sqlx::query(statement).fetch_one(&mut connection).await.unwrap();
+        assert_eq!((row.get("transaction_id"), row.get("status")), ("tx-1", "passed"));
+    }
+}
+
+#[tokio::test]
+async fn the_statements_for_operators_work() {
+    let database = database().await;
+    let mut connection = PgConnection::connect_with(&database.options()).await.unwrap();
+    let statements = blocks(OPERATIONS, "sql");
+    assert_eq!(statements.len(), 3);
+    for statement in statements {
+        sqlx::query(statement).fetch_all(&mut connection).await.unwrap();
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_file_pointed_to_is_there() {
+    for (page, folder) in [(README, root().to_owned()), (OPERATIONS, root().join("docs"))] {
+        let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let local: Vec<_> = targets.filter(|target| !target.contains("://")).collect();
+        assert!(!local.is_empty());
+        for target in local {
+            assert!(folder.join(target).exists(), "{target}");
+        }
+    }
+}
+
+/// The names of metrics in a text, between these two.
+fn metrics(text: &str, before: &str, after: char) -> BTreeSet<String> {
+    let rests = text.split(before).skip(1);
+    rests.filter_map(|rest| rest.split(after).next()).map(|name| format!("checkback_{name}")).collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_metric_is_explained_and_none_that_is_not_there() {
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let kinds = ["counter", "gauge", "histogram"].map(|kind| metrics(&text, &format!("{kind}!(\"checkback_"), '"'));
+    let counted: BTreeSet<_> = kinds.into_iter().flatten().collect();
+    let explained = metrics(OPERATIONS, "\n| `checkback_", '`');
+    assert!(counted.len() > 10);
+    assert_eq!(counted, explained);
+}
