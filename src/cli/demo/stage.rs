@@ -61,7 +61,8 @@ impl Stage {
         })?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port is free")?;
         let simulator_address = listener.local_addr()?;
-        let (public, internal) = addresses().context("no port is free")?;
+        let held = addresses().context("no port is free")?;
+        let (public, internal) = (held.0.local_addr()?, held.1.local_addr()?);
         let (key, account_token) = (format!("demo-{}", entropy.hex32()), entropy.hex32());
         let text = configuration(&Names {
             folder: &folder.0,
@@ -96,7 +97,7 @@ impl Stage {
             database,
             _folder: folder,
         };
-        match stage.start().await {
+        match stage.prepare(held).await {
             Ok(()) => Ok(stage),
             Err(error) => {
                 // The error of the start says more than one of stopping would.
@@ -104,6 +105,15 @@ impl Stage {
                 Err(error)
             }
         }
+    }
+
+    /// The ports are held until the last moment: another demo may be starting beside this one.
+    async fn prepare(&self, held: (StdListener, StdListener)) -> anyhow::Result<()> {
+        let store = self.database.store(self.config.database.max_connections);
+        store.migrate().await?;
+        store.close().await;
+        drop(held);
+        self.start().await
     }
 
     async fn start(&self) -> anyhow::Result<()> {
@@ -142,12 +152,10 @@ impl Stage {
 }
 
 /// The usual addresses where they are free, so that what is printed looks like what is documented.
-fn addresses() -> std::io::Result<(SocketAddr, SocketAddr)> {
+fn addresses() -> std::io::Result<(StdListener, StdListener)> {
     let free =
         |port| StdListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| StdListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    // Both are held until both are known, or the second might be the first.
-    let (public, internal) = (free(8080)?, free(8081)?);
-    Ok((public.local_addr()?, internal.local_addr()?))
+    Ok((free(8080)?, free(8081)?))
 }
 
 struct Names<'a> {
@@ -248,8 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn the_two_addresses_differ() {
-        let (public, internal) = addresses().unwrap();
-        assert_ne!(public, internal);
+    fn a_second_demo_finds_other_ports() {
+        let held = [addresses().unwrap(), addresses().unwrap()];
+        let ports: std::collections::BTreeSet<_> =
+            held.iter().flat_map(|(a, b)| [a, b]).map(|listener| listener.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), 4);
     }
 }
