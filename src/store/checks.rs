@@ -96,10 +96,12 @@ impl Store {
                         check_detail, at, replaces)
                 ORDER BY verification_id
             ), held AS MATERIALIZED (
-                SELECT j.verification_id, j.nudged_again AND i.status IN ('void', 'expired') AS too_early
-                FROM collect_jobs j
-                JOIN input i USING (verification_id)
+                -- Only the absence of a result can be too early, so only these rows are locked before they are judged.
+                SELECT j.verification_id, j.nudged_again AS too_early
+                FROM input i
+                JOIN collect_jobs j ON j.verification_id = i.verification_id
                 WHERE j.lease_token = i.token
+                AND i.status IN ('void', 'expired')
                 ORDER BY j.verification_id
                 FOR UPDATE OF j
             ), reopened AS (
@@ -114,9 +116,11 @@ impl Store {
                 RETURNING j.verification_id
             ), done AS (
                 DELETE FROM collect_jobs j
-                USING held h
-                WHERE j.verification_id = h.verification_id
-                AND NOT h.too_early
+                USING input i
+                WHERE j.verification_id = i.verification_id
+                AND j.lease_token = i.token
+                AND (i.status NOT IN ('void', 'expired')
+                    OR i.verification_id IN (SELECT h.verification_id FROM held h WHERE NOT h.too_early))
                 RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at, j.checks, j.recheck
             ), decided AS MATERIALIZED (
                 SELECT d.*, i.status, i.sub_code, i.reason, i.scores, i.signals, i.answer, i.last_error,

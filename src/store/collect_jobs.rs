@@ -1,4 +1,4 @@
-//! Leased work: which verification is asked about next, by whom, and what came of it.
+//! Leased work: which verification is asked about next, and by whom. What came of it is stored in `checked`.
 //!
 //! A lease is a token and a time by the database's clock. Every write of a worker names its token; a write whose
 //! lease is lost changes nothing. One row lock on the account makes replicas take turns at leasing, so the slots that

@@ -58,7 +58,7 @@ async fn the_steps_lead_to_a_verdict() {
         r#""sub_code":"200","reason":"Authentication passed.""#,
         r#""face_comparison":99.99"#,
         r#""attempts":1"#,
-        r#""metadata":{"order": "A-17"}"#,
+        r#""metadata":{"order":"A-17"}"#,
         r#""kind":"verdict""#,
     ] {
         assert!(said.out.contains(part), "{part}\n{}\n{}", said.out, said.err);
