@@ -221,8 +221,20 @@ SELECT
     j.lease_token IS NOT NULL AS checking,
     CASE WHEN j.verification_id IS NOT NULL THEN j.last_error ELSE d.last_error END AS last_error
 FROM verifications v
-LEFT JOIN verdicts d ON d.verification_id = v.verification_id AND d.superseded_at IS NULL
-LEFT JOIN collect_jobs j ON j.verification_id = v.verification_id
+-- LIMIT 1 has each row looked up by its key, also by a plan that was made when a table was empty.
+LEFT JOIN LATERAL (
+    SELECT *
+    FROM verdicts
+    WHERE verdicts.verification_id = v.verification_id
+    AND superseded_at IS NULL
+    LIMIT 1
+) d ON true
+LEFT JOIN LATERAL (
+    SELECT *
+    FROM collect_jobs
+    WHERE collect_jobs.verification_id = v.verification_id
+    LIMIT 1
+) j ON true
 LEFT JOIN LATERAL (
     SELECT
         min(at) AS first_at,

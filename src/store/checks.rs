@@ -113,7 +113,7 @@ impl Store {
                 JOIN input i USING (verification_id)
                 WHERE j.verification_id = h.verification_id
                 AND h.too_early
-                RETURNING j.verification_id
+                RETURNING j.verification_id, i.at, i.check_detail
             ), done AS (
                 DELETE FROM collect_jobs j
                 USING input i
@@ -121,35 +121,38 @@ impl Store {
                 AND j.lease_token = i.token
                 AND (i.status NOT IN ('void', 'expired')
                     OR i.verification_id IN (SELECT h.verification_id FROM held h WHERE NOT h.too_early))
-                RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at, j.checks, j.recheck
+                RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at, j.checks, j.recheck, i.status,
+                    i.sub_code, i.reason, i.scores, i.signals, i.answer, i.last_error, i.check_detail, i.at,
+                    i.replaces
             ), decided AS MATERIALIZED (
-                SELECT d.*, i.status, i.sub_code, i.reason, i.scores, i.signals, i.answer, i.last_error,
-                    i.check_detail, i.at, p.revision AS known_revision,
+                SELECT d.*, p.revision AS known_revision,
                     coalesce(p.callback_at, d.callback_at) AS first_callback_at,
                     coalesce(p.hinted_at, d.hinted_at) AS first_hinted_at,
                     p.revision IS NULL
-                        OR (i.replaces AND (p.status, p.sub_code) IS DISTINCT FROM (i.status, i.sub_code)) AS is_new
+                        OR (d.replaces AND (p.status, p.sub_code) IS DISTINCT FROM (d.status, d.sub_code)) AS is_new
                 FROM done d
-                JOIN input i USING (verification_id)
                 LEFT JOIN LATERAL (
                     SELECT v.revision, v.status, v.sub_code, v.callback_at, v.hinted_at
                     FROM verdicts v
                     WHERE d.recheck
                     AND v.verification_id = d.verification_id
                     AND v.superseded_at IS NULL
+                    LIMIT 1
                 ) p ON true
             ), superseded AS (
                 UPDATE verdicts v
                 SET superseded_at = d.at
                 FROM decided d
-                WHERE d.is_new
+                WHERE v.verification_id = ANY (ARRAY(SELECT verification_id FROM decided WHERE known_revision > 0))
+                AND d.is_new
                 AND v.verification_id = d.verification_id
                 AND v.revision = d.known_revision
             ), confirmed AS (
                 UPDATE verdicts v
                 SET checks = d.checks + (d.check_detail IS NOT NULL)::integer
                 FROM decided d
-                WHERE NOT d.is_new
+                WHERE v.verification_id = ANY (ARRAY(SELECT verification_id FROM decided WHERE known_revision > 0))
+                AND NOT d.is_new
                 AND v.verification_id = d.verification_id
                 AND v.revision = d.known_revision
             ), verdict AS (
@@ -166,10 +169,9 @@ impl Store {
                 FROM decided
                 WHERE check_detail IS NOT NULL
                 UNION ALL
-                SELECT verification_id, i.at, 'check', i.check_detail::json
+                SELECT verification_id, at, 'check', check_detail::json
                 FROM reopened
-                JOIN input i USING (verification_id)
-                WHERE i.check_detail IS NOT NULL
+                WHERE check_detail IS NOT NULL
                 UNION ALL
                 SELECT verification_id, at, 'verdict', json_build_object('status', status, 'sub_code', sub_code,
                     'reason', reason, 'revision', coalesce(known_revision, 0) + 1)
@@ -241,13 +243,12 @@ impl Store {
                 FROM input i
                 WHERE j.verification_id = i.verification_id
                 AND j.lease_token = i.token
-                RETURNING j.verification_id
+                RETURNING j.verification_id, i.at, i.check_detail
             ), remembered AS (
                 INSERT INTO history (verification_id, at, kind, detail)
-                SELECT verification_id, i.at, 'check', i.check_detail::json
+                SELECT verification_id, at, 'check', check_detail::json
                 FROM released
-                JOIN input i USING (verification_id)
-                WHERE i.check_detail IS NOT NULL
+                WHERE check_detail IS NOT NULL
             )
             SELECT verification_id AS "verification_id!"
             FROM released"#,

@@ -132,15 +132,14 @@ impl Store {
             ), picked AS MATERIALIZED (
                 SELECT j.verification_id
                 FROM collect_jobs j
-                JOIN candidates c USING (verification_id)
-                WHERE j.lease_token IS NULL
+                WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM candidates))
+                AND j.lease_token IS NULL
                 AND j.due_at <= $2
                 FOR UPDATE OF j SKIP LOCKED
             ), leased AS (
                 UPDATE collect_jobs j
                 SET lease_token = $4, nudged_again = false, leased_until = clock_timestamp() + make_interval(secs => $5)
-                FROM picked p
-                WHERE j.verification_id = p.verification_id
+                WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM picked))
                 RETURNING j.verification_id, j.lane, j.due_at, j.hinted_at, j.callback_at, j.recheck, j.checks,
                     j.running, j.faults
             ), moved AS (
@@ -158,7 +157,12 @@ impl Store {
                 (extract(epoch FROM a.slot_at - clock_timestamp())::double precision
                     + a.spacing * (row_number() OVER (ORDER BY l.lane, l.due_at) - 1)) AS "slot_in!"
             FROM leased l
-            JOIN verifications v ON v.verification_id = l.verification_id
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM verifications
+                WHERE verifications.verification_id = l.verification_id
+                LIMIT 1
+            ) v
             CROSS JOIN account a
             CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS quick
             ORDER BY l.lane, l.due_at"#,

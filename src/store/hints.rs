@@ -126,8 +126,13 @@ async fn accept(connection: &mut PgConnection, arrivals: &[Arrival]) -> Result<V
                 END AS token
             FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::timestamptz[])
                 WITH ORDINALITY AS i (account, transaction_id, token, account_token, detail, at, n)
-            JOIN verifications v
-                ON v.account = i.account COLLATE "C" AND v.transaction_id = i.transaction_id COLLATE "C"
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM verifications
+                WHERE verifications.account = i.account COLLATE "C"
+                AND verifications.transaction_id = i.transaction_id COLLATE "C"
+                LIMIT 1
+            ) v
         ), recorded AS (
             INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
             SELECT account, lane, verification_id, at, 'callback', token = 'right', detail::json
@@ -368,7 +373,7 @@ impl Store {
             ), missed AS MATERIALIZED (
                 SELECT c.verification_id
                 FROM closed c
-                WHERE NOT EXISTS (SELECT FROM verdicts d WHERE d.verification_id = c.verification_id)
+                WHERE NOT EXISTS (SELECT FROM verdicts d WHERE d.verification_id = c.verification_id OFFSET 0)
             ), put_back AS (
                 INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
                 SELECT t.account, t.lane, t.verification_id, t.at, t.kind, t.authenticated, t.detail
@@ -381,7 +386,13 @@ impl Store {
                 SELECT c.verification_id, c.account, c.lane, $2, c.callback_at, c.callbacks, c.hinted_at, $2, true,
                     d.checks
                 FROM closed c
-                JOIN verdicts d ON d.verification_id = c.verification_id AND d.superseded_at IS NULL
+                CROSS JOIN LATERAL (
+                    SELECT status, checks
+                    FROM verdicts
+                    WHERE verdicts.verification_id = c.verification_id
+                    AND superseded_at IS NULL
+                    LIMIT 1
+                ) d
                 WHERE c.recheck
                 OR (d.status IN ('void', 'expired') AND c.hinted_at IS NOT NULL)
                 ON CONFLICT (verification_id) DO NOTHING
@@ -390,7 +401,8 @@ impl Store {
                 SET callback_at = coalesce(d.callback_at, c.callback_at),
                     hinted_at = coalesce(d.hinted_at, c.hinted_at)
                 FROM closed c
-                WHERE d.verification_id = c.verification_id
+                WHERE d.verification_id = ANY (ARRAY(SELECT verification_id FROM closed))
+                AND d.verification_id = c.verification_id
                 AND d.superseded_at IS NULL
                 AND ((d.callback_at IS NULL AND c.callback_at IS NOT NULL)
                     OR (d.hinted_at IS NULL AND c.hinted_at IS NOT NULL))

@@ -37,8 +37,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const TRY_AFTER: Duration = Duration::from_millis(250);
 
 /// Every statement here has its index, also where a table is empty when the statement is first planned: a plan made
-/// then would read the whole table until the next ANALYZE, when it may hold all of a morning's work. What a scan is
-/// then thought to cost must not start the compiler.
+/// then would read the whole table until the next ANALYZE, when it may hold all of a morning's work. (Look-ups that
+/// could be turned into joins are kept apart by `LIMIT 1` for the same reason.) What a scan is then thought to cost must
+/// not start the compiler.
 const SESSION: &str = "SET enable_seqscan = off; SET jit = off";
 
 /// A handle on the database; clones share one pool.
