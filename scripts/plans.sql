@@ -68,7 +68,7 @@ SELECT j.verification_id
     WHERE h.verification_id=j.verification_id))
     ORDER BY j.verification_id DESC
     LIMIT 51;
-\echo == list: by reference
+\echo == list: by transaction, list: by merchant biz id
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
 SELECT verification_id
     FROM verification_records

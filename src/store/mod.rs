@@ -39,8 +39,9 @@ const TRY_AFTER: Duration = Duration::from_millis(250);
 /// Every statement here has its index, also where a table is empty when the statement is first planned: a plan made
 /// then would read the whole table until the next ANALYZE, when it may hold all of a morning's work. (Look-ups that
 /// could be turned into joins are kept apart by `LIMIT 1` for the same reason.) What a scan is then thought to cost must
-/// not start the compiler.
-const SESSION: &str = "SET enable_seqscan = off; SET jit = off";
+/// not start the compiler. And since the plan is the same whatever the values are, it is made once: planning a
+/// statement again would cost several times its execution.
+const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
 
 /// A handle on the database; clones share one pool.
 #[derive(Clone, Debug)]

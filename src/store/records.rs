@@ -159,22 +159,43 @@ impl Store {
         let below = filter.below.map_or(Uuid::max(), |id| id.0).min(to);
         let status = filter.status.map(Status::as_str);
         let account = filter.account.as_deref();
-        let ids = if filter.transaction_id.is_some() || filter.merchant_biz_id.is_some() {
+        let ids = if let Some(transaction_id) = &filter.transaction_id {
             sqlx::query_scalar!(
-                r#"-- list: by reference
+                r#"-- list: by transaction
                 SELECT verification_id AS "id!"
                 FROM verification_records
-                WHERE ($1::text IS NULL OR transaction_id = $1)
+                WHERE account IN (SELECT account FROM accounts)
+                AND transaction_id = $1
                 AND ($2::text IS NULL OR merchant_biz_id = $2)
-                AND ($1::text IS NULL OR account IN (SELECT account FROM accounts))
                 AND ($3::text IS NULL OR account = $3)
                 AND ($4::text IS NULL OR status = $4)
                 AND verification_id >= $5
                 AND verification_id < $6
                 ORDER BY verification_id DESC
                 LIMIT $7"#,
-                filter.transaction_id.as_deref(),
+                transaction_id,
                 filter.merchant_biz_id.as_deref(),
+                account,
+                status,
+                from,
+                below,
+                filter.limit
+            )
+            .fetch_all(&self.pool)
+            .await?
+        } else if let Some(merchant_biz_id) = &filter.merchant_biz_id {
+            sqlx::query_scalar!(
+                r#"-- list: by merchant biz id
+                SELECT verification_id AS "id!"
+                FROM verification_records
+                WHERE merchant_biz_id = $1
+                AND ($2::text IS NULL OR account = $2)
+                AND ($3::text IS NULL OR status = $3)
+                AND verification_id >= $4
+                AND verification_id < $5
+                ORDER BY verification_id DESC
+                LIMIT $6"#,
+                merchant_biz_id,
                 account,
                 status,
                 from,
