@@ -55,7 +55,7 @@ async fn without_a_callback_polls_double_until_the_flow_is_given_up() {
     for (number, poll) in (0..).zip(polls) {
         let body = test.attempted(&id, number).await;
         assert_eq!((&body["status"], due(&body) - registered), (&json!("waiting"), minutes(poll)));
-        test.advance_to(registered + minutes(poll) - TimeDelta::seconds(1));
+        test.advance_to(registered + minutes(poll) - TimeDelta::seconds(1)).await;
         look(&test, &canary).await;
         test.advance(SECOND);
         test.attempted(&id, number + 1).await;
@@ -95,7 +95,7 @@ async fn after_a_callback_the_short_steps_come_first_then_the_polls() {
         assert_eq!((&body["status"], &body["last_error"]), (&json!("collecting"), &json!("ProcessNotCompleted")));
         expected += TimeDelta::seconds(wait);
         assert_eq!(due(&body) - start, expected, "after {asked}");
-        test.advance_to(start + expected - TimeDelta::seconds(1));
+        test.advance_to(start + expected - TimeDelta::seconds(1)).await;
         look(&test, &canary).await;
         test.advance(SECOND);
     }
@@ -137,7 +137,7 @@ async fn a_callback_without_any_token_asks_at_most_every_thirty_seconds_and_rest
     test.attempted(&id, 1).await;
     let start = test.clock.now();
     for seconds in [0, 2, 5, 12, 29] {
-        test.advance_to(start + TimeDelta::seconds(seconds));
+        test.advance_to(start + TimeDelta::seconds(seconds)).await;
         assert_eq!(test.callback(&transaction, None).await.status(), 200);
         look(&test, &canary).await;
         look(&test, &canary).await;
@@ -146,7 +146,7 @@ async fn a_callback_without_any_token_asks_at_most_every_thirty_seconds_and_rest
     let body = test.attempted(&id, 3).await;
     let asked: Vec<_> = test.checks(&id).await.into_iter().map(|(at, _)| (at - start).num_seconds()).collect();
     assert_eq!(asked, [0, 2, 12, 29], "{body}");
-    test.advance_to(start + TimeDelta::seconds(31));
+    test.advance_to(start + TimeDelta::seconds(31)).await;
     assert_eq!(test.callback(&transaction, None).await.status(), 200);
     let body = test.attempted(&id, 5).await;
     assert_eq!(due(&body) - test.clock.now(), TimeDelta::seconds(60), "the fifth step follows");
@@ -182,7 +182,7 @@ async fn faults_back_off_with_jitter_until_the_deadline_and_then_it_is_expired()
         assert!(due(&body) <= deadline);
         test.simulator.clear_faults();
         test.simulator.add_fault(kind(kinds[usize::try_from(attempts).unwrap() % kinds.len()])).unwrap();
-        test.advance_to(due(&body));
+        test.advance_to(due(&body)).await;
     }
     let body = test.verification(&id).await;
     assert_eq!((&body["status"], time(&body["final_at"])), (&json!("expired"), deadline));
@@ -283,7 +283,7 @@ async fn a_pending_result_is_waited_for_longer_than_an_unfinished_flow() {
         .complete(&transaction, Complete { callbacks: Some(0), passed: Some("N".into()), ..Complete::default() })
         .await
         .unwrap();
-    test.advance_to(due(&body));
+    test.advance_to(due(&body)).await;
     assert_eq!(test.final_verification(&id).await["status"], "failed");
 }
 

@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgConnection};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -239,11 +240,25 @@ impl TestApp {
         .await
     }
 
-    /// Moves the clocks to `to`, if that is not over.
-    pub fn advance_to(&self, to: DateTime<Utc>) {
+    /// Moves the clocks to `to`, if that is not over. What is under way ends first: a call that was signed before a
+    /// jump and arrives after it would be refused for its time.
+    pub async fn advance_to(&self, to: DateTime<Utc>) {
+        self.settle().await;
         if let Ok(by) = (to - self.clock.now()).to_std() {
             self.advance(by);
         }
+    }
+
+    /// Waits until no hint is to be worked in and no check is under way.
+    async fn settle(&self) {
+        let mut connection = PgConnection::connect_with(&self.database.options()).await.expect("a connection");
+        let busy =
+            "SELECT EXISTS (SELECT FROM hints) OR EXISTS (SELECT FROM collect_jobs WHERE lease_token IS NOT NULL)";
+        self.until("at rest", async || {
+            let is_busy: bool = sqlx::query_scalar(busy).fetch_one(&mut connection).await.expect("an answer");
+            (!is_busy).then_some(())
+        })
+        .await;
     }
 
     /// The merchant's wish to ask the provider now.
