@@ -3,6 +3,7 @@
 
 pub mod alibaba;
 pub mod http;
+pub mod zoloz;
 
 use std::future::Future;
 use std::pin::Pin;
