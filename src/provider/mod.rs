@@ -2,7 +2,10 @@
 //! [`Outcome`] and [`ProviderError`]; a provider's own field names stay in its `wire.rs`.
 
 pub mod alibaba;
+pub mod findings;
 pub mod http;
+pub mod images;
+pub mod parts;
 
 use std::future::Future;
 use std::pin::Pin;
