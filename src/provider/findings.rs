@@ -149,7 +149,21 @@ pub fn short_text(value: &Value) -> Option<Value> {
     is_short.then(|| text.into())
 }
 
-/// `SCREEN_REMARK`, a list of such words divided by commas or as JSON, or that list as JSON text; always as a list.
+/// One word of the provider's, such as `NOT_REAL_DOC`, or a flag.
+pub fn word(value: &Value) -> Option<Value> {
+    match value {
+        Value::Bool(_) => Some(value.clone()),
+        Value::String(text) => is_word(text.trim()).then(|| text.trim().into()),
+        _ => None,
+    }
+}
+
+/// Never a number, which might be a document's.
+fn is_word(text: &str) -> bool {
+    is_name(text) && text.starts_with(|first: char| first.is_ascii_alphabetic())
+}
+
+/// Such a word, several divided by commas, a list of them, or that list as JSON text; always as a list.
 pub fn words(value: &Value) -> Option<Value> {
     let words: Vec<Value> = match value {
         Value::Array(words) => words.clone(),
@@ -157,7 +171,7 @@ pub fn words(value: &Value) -> Option<Value> {
         Value::String(text) => text.split(',').map(|word| word.trim().into()).collect(),
         _ => return None,
     };
-    let are_words = words.len() <= MOST_WORDS && words.iter().all(|word| word.as_str().is_some_and(is_name));
+    let are_words = words.len() <= MOST_WORDS && words.iter().all(|word| word.as_str().is_some_and(is_word));
     are_words.then_some(Value::Array(words))
 }
 

@@ -12,6 +12,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+/// The member that marks what was taken out, with the reason.
+pub const OMITTED: &str = "omitted";
+
 /// Deeper nesting is taken out: no documented answer comes near, and each level is read once more.
 const DEEPEST: usize = 24;
 
@@ -124,7 +127,7 @@ impl Copy {
 
     fn marker(&mut self, what: &str, bytes: usize) {
         self.removed += 1;
-        for part in ["{\"omitted\":\"", what, "\",\"bytes\":", &bytes.to_string(), "}"] {
+        for part in ["{\"", OMITTED, "\":\"", what, "\",\"bytes\":", &bytes.to_string(), "}"] {
             self.out.push_str(part);
         }
     }

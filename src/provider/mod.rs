@@ -6,6 +6,7 @@ pub mod findings;
 pub mod http;
 pub mod images;
 pub mod parts;
+pub mod zoloz;
 
 use std::future::Future;
 use std::pin::Pin;
