@@ -28,4 +28,10 @@ pub trait Provider: Send + Sync {
     /// Asks for the result once: no retries, a fresh time and nonce, everything within the provider's time-outs.
     /// Safe to repeat, because it only reads.
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a>;
+
+    /// Whether results of this product can be asked for; if not, why, as the end of a sentence about the product.
+    /// A provider that asks for all of them alike takes every name.
+    fn check_product(&self, _product: Option<&str>) -> Result<(), &'static str> {
+        Ok(())
+    }
 }
