@@ -2,7 +2,10 @@
 //! [`Outcome`] and [`ProviderError`]; a provider's own field names stay in its `wire.rs`.
 
 pub mod alibaba;
+pub mod findings;
 pub mod http;
+pub mod images;
+pub mod parts;
 pub mod zoloz;
 
 use std::future::Future;
@@ -25,4 +28,10 @@ pub trait Provider: Send + Sync {
     /// Asks for the result once: no retries, a fresh time and nonce, everything within the provider's time-outs.
     /// Safe to repeat, because it only reads.
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a>;
+
+    /// Whether results of this product can be asked for; if not, why, as the end of a sentence about the product.
+    /// A provider that asks for all of them alike takes every name.
+    fn check_product(&self, _product: Option<&str>) -> Result<(), &'static str> {
+        Ok(())
+    }
 }

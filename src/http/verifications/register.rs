@@ -141,6 +141,12 @@ fn parse(
     });
     let expect_video = members.flag("expect_video");
     let metadata = members.metadata();
+    // A product that is no name is refused already.
+    if let (Some(account), false) = (&account, members.errors.iter().any(|error| error.field == "product"))
+        && let Err(message) = account.check_product(product.as_deref())
+    {
+        members.errors.push(FieldError::new("product", message));
+    }
     let Members { left, mut errors } = members;
     errors.extend(left.into_keys().map(|name| FieldError::new(name, "is not a member of this request")));
     match (account, transaction_id) {

@@ -8,7 +8,10 @@ pub mod cipher;
 pub mod codes;
 pub mod gateway;
 pub mod keys;
+pub mod outcome;
+pub mod products;
 pub mod sign;
+pub mod wire;
 
 pub use answer::Auth;
 pub use gateway::{Gateway, ZolozSettings};
