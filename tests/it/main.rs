@@ -16,6 +16,7 @@ mod codes;
 mod demo;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
+mod large_answers;
 #[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
@@ -29,3 +30,4 @@ mod replicas;
 mod schedule;
 mod support;
 mod vectors;
+mod zoloz;
