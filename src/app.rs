@@ -336,3 +336,45 @@ fn zoloz(account: &config::ZolozAccount) -> Result<ZolozSettings, (&'static str,
     };
     Ok(ZolozSettings { endpoint: account.endpoint.clone(), client_id: account.client_id.clone(), auth })
 }
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    fn account(auth: ZolozAuth) -> config::ZolozAccount {
+        config::ZolozAccount {
+            endpoint: Url::parse("https://sg-production-api.zoloz.com").unwrap(),
+            client_id: "2089012345678900".to_owned(),
+            auth,
+        }
+    }
+
+    #[test]
+    fn a_wrong_zoloz_key_is_named_with_what_is_wrong() {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../tests/vectors/zoloz.json")).unwrap();
+        let key = |name: &str| vectors["keys"]["merchant"][name].as_str().unwrap().to_owned();
+        let (private, public) = (key("private_key_pkcs8_pem"), key("public_key_spki_pem"));
+        let rsa = |private: &str, public: &str| {
+            let (merchant_private_key, zoloz_public_key) = (private.into(), public.into());
+            zoloz(&account(ZolozAuth::Rsa { merchant_private_key, zoloz_public_key, encrypt: true }))
+        };
+        let aksk = |access_key: &str, secret_key: &str| {
+            let (access_key, secret_key) = (access_key.into(), secret_key.into());
+            zoloz(&account(ZolozAuth::AkSk { access_key, secret_key }))
+        };
+        assert!(rsa(&private, &public).is_ok());
+        assert!(aksk("AK", "c2VjcmV0").is_ok());
+        for (settings, name, problem) in [
+            (rsa(&public, &public), "merchant_private_key", "is a public key"),
+            (rsa(&private, &private), "zoloz_public_key", "is a private key"),
+            (rsa(&private, "AAAA"), "zoloz_public_key", "damaged"),
+            (aksk("A K", "c2VjcmV0"), "access_key", "blank"),
+            (aksk("AK", "+/+/"), "secret_key", "Base64"),
+        ] {
+            let (key, message) = settings.unwrap_err();
+            assert!(key == name && message.contains(problem), "{key} {message}");
+        }
+    }
+}
