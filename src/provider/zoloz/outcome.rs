@@ -262,3 +262,7 @@ fn word_or_words_by_name(value: &Value) -> Option<Value> {
 fn unavailable(code: &str, reason: &str) -> ProviderError {
     ProviderError::Unavailable { code: code.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+#[path = "outcome_tests.rs"]
+mod tests;
