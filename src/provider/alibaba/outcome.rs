@@ -17,7 +17,7 @@ use super::wire::{PARTS, Reading};
 const MOST_FACES: usize = 16;
 
 /// Scores whose name here is not the provider's in snake case.
-const SCORES: [(&str, &str); 4] = [
+pub(super) const SCORES: [(&str, &str); 4] = [
     ("face_comparison_score", "face_comparison"),
     ("face_quality", "face_quality"),
     ("face_attack_score", "face_attack"),
@@ -25,7 +25,7 @@ const SCORES: [(&str, &str); 4] = [
 ];
 
 /// Signals by the provider's name in snake case, ours, and the form of their value.
-const SIGNALS: [(&str, &str, Reader); 10] = [
+pub(super) const SIGNALS: [(&str, &str, Reader); 10] = [
     ("face_passed", "face_passed", yes_or_no),
     ("face_attack", "face_attack", yes_or_no),
     ("face_occlusion", "face_occlusion", yes_or_no),

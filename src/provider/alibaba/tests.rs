@@ -199,6 +199,16 @@ fn document_data_becomes_no_score_signal_or_note_whatever_part_holds_it() {
 }
 
 #[test]
+fn the_document_on_products_names_all_that_is_read() {
+    let document = include_str!("../../../docs/products.md");
+    let scores = outcome::SCORES.iter().map(|(_, ours)| ours);
+    for name in scores.chain(outcome::SIGNALS.iter().map(|(_, ours, _)| ours)) {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
+    }
+    assert!(wire::PARTS.iter().all(|part| document.contains(part)));
+}
+
+#[test]
 fn a_plain_ekyc_result_is_a_signal_and_any_other_text_is_not() {
     for text in ["Y", "N", "P", " Y "] {
         assert_eq!(

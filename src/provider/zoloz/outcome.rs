@@ -158,7 +158,9 @@ fn verdict(
         Stated::Nothing if is_success && product == Product::Connect && no_attack(answer) => {
             (FinalStatus::Passed, "Authentication passed.")
         }
-        Stated::Passed => (FinalStatus::Review, "The provider's result and the status of its answer contradict."),
+        Stated::Passed => {
+            (FinalStatus::Review, "The provider's result and the status of its answer contradict each other.")
+        }
         Stated::Pending => (FinalStatus::Review, "The provider found a risk and leaves the decision to a person."),
         Stated::Nothing => (FinalStatus::Review, "The provider's answer holds no result."),
         _ => (FinalStatus::Review, "The provider's result is not known here; a person must decide."),

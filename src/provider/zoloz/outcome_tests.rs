@@ -337,6 +337,17 @@ fn the_scores_and_signals_of_every_product_arrive_under_their_names() {
 }
 
 #[test]
+fn the_document_on_products_names_all_that_is_read() {
+    let document = include_str!("../../../docs/products.md");
+    for product in Product::ALL {
+        assert!(document.contains(&format!("| `{}` | {} |", product.name(), product.result_member())), "{product:?}");
+    }
+    for name in SCORES.iter().map(|(_, ours)| ours).chain(SIGNALS.iter().map(|(_, ours, _)| ours)) {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
 fn the_example_of_a_rejected_answer_is_read() {
     let body = br#"{"result":{"resultStatus":"F","resultCode":"NOT_SAME_PERSON","resultMessage":"not same person"},
  "connectResult":"Failure","extFaceInfo":{"faceScore":12.75,"faceAttack":true}}"#;
