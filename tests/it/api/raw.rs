@@ -150,7 +150,7 @@ async fn document_data_is_found_behind_the_scope_evidence_and_nowhere_else() {
             let refused = problem(with_key(&test, key, &path).await, 403, "scope_missing").await;
             elsewhere.push(refused.to_string());
         }
-        assert_eq!(reads(&test, id).await, [json!({}); 0], "a refusal is no read");
+        assert!(reads(&test, id).await.is_empty(), "a refusal is no read");
         let answer = with_key(&test, "only-evidence", &path).await;
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
@@ -228,7 +228,7 @@ async fn where_there_is_no_answer_nothing_is_recorded() {
     assert!(refused["detail"].as_str().unwrap().contains("is unresolvable"), "{refused}");
     let refused = problem(test.get(&format!("{path}?revision=7")).await, 404, "answer_not_found").await;
     assert!(refused["detail"].as_str().unwrap().contains("no revision 7"), "{refused}");
-    assert_eq!(reads(&test, &open).await, [json!({}); 0]);
+    assert!(reads(&test, &open).await.is_empty());
 }
 
 #[tokio::test]
@@ -248,5 +248,5 @@ async fn a_read_that_cannot_be_recorded_brings_no_answer() {
     .unwrap();
     let refused = problem(test.get(&path).await, 503, "database_unavailable").await;
     assert!(canaries_in(&refused.to_string()).is_empty());
-    assert_eq!(reads(&test, &id).await, [json!({}); 0]);
+    assert!(reads(&test, &id).await.is_empty());
 }
