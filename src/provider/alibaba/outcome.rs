@@ -14,6 +14,10 @@ use crate::provider::parts::{Part, member, part};
 
 use super::wire::{PARTS, Reading};
 
+/// The members of `ExtSourceInfo` are named after what was matched (`govId`, `dob`). A match is at most 1, or 100 in
+/// percent; a larger number is the matched thing itself, which is document data.
+const HIGHEST_MATCH: f64 = 100.0;
+
 const MOST_FACES: usize = 16;
 
 /// Scores whose name here is not the provider's in snake case.
@@ -133,11 +137,10 @@ fn collect(findings: &mut Findings, part: &Map<String, Value>, part_name: &str) 
     }
 }
 
-/// How well a member of the document fits the data source. The source names its scores like the members themselves
-/// (`govId`, `dob`), so only what cannot be the member's own value is taken for one.
+/// How well the person's data match the data source.
 fn likeness(findings: &mut Findings, snake: &str, name: &str, value: &Value) {
-    if number(value).is_some_and(|number| !(0.0..=1.0).contains(&number)) {
-        return findings.note(format!("{name} is no likeness from 0 to 1 and was left out"));
+    if number(value).is_some_and(|number| number.abs() > HIGHEST_MATCH) {
+        return findings.note(format!("{name} is too large for a score and was left out"));
     }
     score(findings, snake, name, value);
 }
