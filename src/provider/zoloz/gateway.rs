@@ -56,36 +56,40 @@ impl Gateway {
         Self { settings, http, clock, entropy }
     }
 
-    /// Makes one call with a fresh time: `body` is JSON, sent as it is or encrypted. Brings the JSON of the answer,
-    /// which was verified; what it says is left to the caller.
+    /// Makes one call: `body` is JSON. Brings the JSON of the answer, which was verified; what it says is left to the
+    /// caller.
     pub async fn call(&self, path: &str, body: Bytes) -> Result<Bytes, ProviderError> {
-        let (headers, body) = self.request(path, body).map_err(|_| {
-            let reason = "the request could not be signed or encrypted".to_owned();
-            ProviderError::Unavailable { code: "request_signing".to_owned(), reason }
-        })?;
+        self.open(path, self.send(path, body).await?)
+    }
+
+    /// The first half of a call: sends the request, encrypted if the account says so and signed with a fresh time.
+    pub async fn send(&self, path: &str, body: Bytes) -> Result<HttpAnswer, ProviderError> {
+        let (headers, body) = self
+            .request(path, body)
+            .map_err(|_| unavailable("request_signing", "the request could not be signed or encrypted"))?;
         let mut url = self.settings.endpoint.clone();
         url.set_path(path);
-        let answer =
-            self.http.send(http::Method::POST, url, headers, body).await.map_err(|error| {
-                ProviderError::Unavailable { code: error.code().to_owned(), reason: error.to_string() }
-            })?;
-        if let Err(refusal) = answer::verify(&self.settings.auth, path, &self.settings.client_id, &answer) {
+        let sent = self.http.send(http::Method::POST, url, headers, body).await;
+        sent.map_err(|error| unavailable(error.code(), &error.to_string()))
+    }
+
+    /// The second half: verifies and decrypts the answer. Takes long for a large one.
+    pub fn open(&self, path: &str, answer: HttpAnswer) -> Result<Bytes, ProviderError> {
+        let auth = &self.settings.auth;
+        if let Err(refusal) = answer::verify(auth, path, &self.settings.client_id, &answer) {
             return Err(self.unverified(&answer, refusal));
         }
-        let status = answer.status.as_u16();
-        let retry_after = retry_after(&answer);
-        let skewed = self.is_skewed(&answer);
-        let read = answer::read(&self.settings.auth, &self.entropy, answer).map_err(|refusal| {
+        let (status, retry_after, is_skewed) = (answer.status.as_u16(), retry_after(&answer), self.is_skewed(&answer));
+        let body = answer::read(auth, &self.entropy, answer).map_err(|refusal| {
             of_status(status, retry_after).unwrap_or_else(|| unavailable(refusal.code(), &refusal.to_string()))
         })?;
         // An error may well come with a status of its own; its code says more than that.
-        let code = result_code(&read);
-        match (code, status) {
-            (Some(code), _) if skewed && is_signature_refused(&code) => {
+        match result_code(&body) {
+            Some(code) if is_skewed && is_signature_refused(&code) => {
                 Err(ProviderError::Account { trouble: Trouble::ClockSkew, code: codes::shown(&code) })
             }
-            (None, 300..) => Err(of_status(status, retry_after).unwrap_or_else(|| no_code(status))),
-            _ => Ok(read),
+            None => of_status(status, retry_after).map_or(Ok(body), Err),
+            Some(_) => Ok(body),
         }
     }
 
@@ -160,10 +164,6 @@ fn of_status(status: u16, retry_after: Option<Duration>) -> Option<ProviderError
         300..=399 => unavailable(&code, "it redirects, which is not followed; is the endpoint right?"),
         _ => unavailable(&code, "it, or a gateway before it, reports a fault"),
     })
-}
-
-fn no_code(status: u16) -> ProviderError {
-    unavailable(&format!("http_{status}"), "it answers without a code")
 }
 
 fn unavailable(code: &str, reason: &str) -> ProviderError {
