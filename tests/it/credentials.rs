@@ -448,7 +448,7 @@ async fn the_step_that_served_is_the_only_one_that_renews() {
 
 fn cli(profile: &str) -> String {
     format!(
-        r#"{{"current":"main","profiles":[{{"name":"main",{profile}}},{{"name":"base","mode":"StsToken","access_key_id":"base","access_key_secret":"CANARY","sts_token":"CANARY"}}],"meta_path":""}}"#
+        r#"{{"current":"main","profiles":[{{"name":"main",{profile}}},{{"name":"base","mode":"StsToken","access_key_id":"base","access_key_secret":"CANARY","sts_token":"CANARY"}},{{"name":"newer","mode":7,"expired_seconds":"soon"}}],"meta_path":""}}"#
     )
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::chain::{Chain, Fetched, Lasts, Miss};
 use super::sts::{self, Oidc, Role};
@@ -98,15 +99,15 @@ async fn read(file: &Path) -> Result<String, Miss> {
 struct CliFile {
     #[serde(default, deserialize_with = "given")]
     current: Option<String>,
+    /// Only the one that is asked for is read: another may be of a kind that is unknown here.
     #[serde(default)]
-    profiles: Vec<CliProfile>,
+    profiles: Vec<Value>,
 }
 
 /// Members that no mode of ours reads are passed over.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CliProfile {
-    name: String,
     mode: String,
     #[serde(deserialize_with = "given")]
     access_key_id: Option<String>,
@@ -151,10 +152,12 @@ fn cli_source(text: &str, wanted: Option<&str>, file: &Path) -> Result<Source, M
     // From the role wanted to the key that it leans on.
     let mut roles = Vec::new();
     let mut source = loop {
-        let profile = found.profiles.iter().position(|profile| profile.name == name);
+        let profile =
+            found.profiles.iter().position(|profile| profile.get("name").and_then(Value::as_str) == Some(&name));
         let profile = profile.ok_or_else(|| failed(&format!("there is no profile {name:?}")))?;
-        let mut profile = std::mem::take(&mut found.profiles[profile]);
         let problem = |reason: &dyn fmt::Display| failed(&format!("profile {name:?}: {reason}"));
+        let mut profile: CliProfile = serde_json::from_value(found.profiles[profile].clone())
+            .map_err(|_| problem(&"it is not what the command line writes"))?;
         match &*profile.mode {
             "AK" => break profile.key(false).map_err(|reason| problem(&reason))?,
             "StsToken" => break profile.key(true).map_err(|reason| problem(&reason))?,
