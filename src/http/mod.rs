@@ -11,6 +11,7 @@ mod metrics;
 mod server;
 mod verifications;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::warn;
 
@@ -29,6 +31,7 @@ use crate::service::Service;
 
 pub use auth::{Key, Keys, Scope};
 pub use error::{CODES, Problem};
+use metrics::CountLayer;
 pub use server::serve;
 
 /// How long the database may take for one step of a request.
@@ -36,16 +39,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What handlers work with.
+/// What handlers work with. Clones share it, because each request takes one.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Parts>);
+
+/// What an [`Api`] is made of.
+pub struct Parts {
     pub service: Service,
-    pub keys: Arc<Keys>,
+    pub keys: Keys,
     /// `/metrics` needs no key.
     pub open_metrics: bool,
     pub metrics: PrometheusHandle,
     /// Waiting requests are answered early when these stop.
     pub tasks: Tasks,
+}
+
+impl Api {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// What the internet reaches.
@@ -74,11 +94,15 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
     router
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            // What a panic says may hold data; the panic hook has logged its place.
-            Problem::internal().into_response()
-        }))
-        .layer(middleware::from_fn(move |request: Request, next: Next| metrics::count(listener, request, next)))
+        // As one layer, because the router puts each layer into a box of its own, for each request.
+        .layer(
+            ServiceBuilder::new().layer(CountLayer::new(listener)).layer(CatchPanicLayer::custom(
+                |_: Box<dyn std::any::Any + Send>| {
+                    // What a panic says may hold data; the panic hook has logged its place.
+                    Problem::internal().into_response()
+                },
+            )),
+        )
         .with_state(api.clone())
 }
 

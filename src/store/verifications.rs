@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
+use super::known::Registration;
 use super::{Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{TokenHash, VerificationId, json};
@@ -126,6 +127,12 @@ impl Store {
         .rows_affected()
             > 0;
         transaction.commit().await?;
+        let registration = Registration {
+            id: new.id,
+            expect_video: new.expect_video.unwrap_or(false),
+            token: new.callback_token,
+        };
+        self.known.remember(&new.account, &new.transaction_id, registration);
         Ok(Registered::New { id: new.id, hinted })
     }
 }
