@@ -120,13 +120,13 @@ impl AlibabaClient {
         query: &[Parameter<'_>],
         form: &[Parameter<'_>],
     ) -> Result<Called, ProviderError> {
-        let signer = self.keys.current().await?;
+        let key = self.keys.current().await?;
         let correction = self.correction.load(Ordering::Relaxed);
         let time = self.clock.now() + TimeDelta::seconds(correction);
         let nonce = self.entropy.hex32();
         let (query, headers, body) = match self.signature {
-            Signature::Acs3 => self.acs3(&signer, operation, time, &nonce, query, form),
-            Signature::HmacSha1 => self.rpc(&signer, operation, time, &nonce, query, form),
+            Signature::Acs3 => self.acs3(&key, operation, time, &nonce, query, form),
+            Signature::HmacSha1 => self.rpc(&key, operation, time, &nonce, query, form),
         };
         let mut url = self.endpoint.base().clone();
         url.set_query(Some(&query));
@@ -143,7 +143,7 @@ impl AlibabaClient {
             return Err(self.correct_clock(answer.header("date"), correction, code));
         }
         if reading.code.as_deref().is_some_and(codes::is_of_the_key) {
-            self.keys.doubt(&signer);
+            self.keys.doubt(&key);
         }
         let retry_after = answer.header("x-acs-retry-after").map(str::to_owned);
         Ok(Called { status, retry_after, reading })
@@ -151,7 +151,7 @@ impl AlibabaClient {
 
     fn acs3(
         &self,
-        signer: &Signer,
+        key: &Signer,
         operation: &str,
         time: DateTime<Utc>,
         nonce: &str,
@@ -160,7 +160,7 @@ impl AlibabaClient {
     ) -> (String, HeaderMap, Bytes) {
         let body = sign::encoded(form);
         let content_type = (!body.is_empty()).then_some(FORM_TYPE);
-        let signed = signer.acs3(&Acs3Request {
+        let signed = key.acs3(&Acs3Request {
             method: METHOD,
             host: self.endpoint.host_header(),
             action: operation,
@@ -180,7 +180,7 @@ impl AlibabaClient {
             headers.insert(name, plain(value));
         }
         headers.insert(AUTHORIZATION, secret(&signed.authorization));
-        let credentials = signer.credentials();
+        let credentials = key.credentials();
         if let Some(token) = credentials.security_token() {
             headers.insert(ACCESS_KEY_ID, plain(credentials.access_key_id()));
             headers.insert(SECURITY_TOKEN, secret(token.expose_secret()));
@@ -190,7 +190,7 @@ impl AlibabaClient {
 
     fn rpc(
         &self,
-        signer: &Signer,
+        key: &Signer,
         operation: &str,
         time: DateTime<Utc>,
         nonce: &str,
@@ -198,11 +198,11 @@ impl AlibabaClient {
         form: &[Parameter<'_>],
     ) -> (String, HeaderMap, Bytes) {
         let date = sign::timestamp(time);
-        let mut parameters = signer.rpc_parameters(operation, VERSION, &date, nonce);
+        let mut parameters = key.rpc_parameters(operation, VERSION, &date, nonce);
         parameters.extend_from_slice(query);
         let in_query = parameters.len();
         parameters.extend_from_slice(form);
-        let signed = signer.rpc(METHOD, &parameters);
+        let signed = key.rpc(METHOD, &parameters);
         parameters.truncate(in_query);
         parameters.push(("Signature", &signed.signature));
         let body = sign::encoded(form);

@@ -30,6 +30,7 @@ const METADATA_BASE: &str = "http://100.100.100.200";
 
 /// What the environment says about keys; empty values count as absent.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a variable that is true or not, and they are independent")]
 pub struct ChainSettings {
     pub key: KeyParts,
     pub home: Option<PathBuf>,

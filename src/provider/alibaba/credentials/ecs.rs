@@ -1,4 +1,4 @@
-//! The RAM role of an ECS instance, from its metadata service: by session token (IMDSv2), and without one (IMDSv1)
+//! The RAM role of an ECS instance, from its metadata service: by session token (IMDS v2), and without one (IMDS v1)
 //! where that is refused and not forbidden.
 //!
 //! Rules: Alibaba Cloud ECS, "Instance metadata".
@@ -50,12 +50,11 @@ async fn session_token(chain: &Chain) -> Result<HeaderValue, Miss> {
 async fn key(chain: &Chain, role: Option<&str>, token: Option<&HeaderValue>) -> Result<Fetched, Miss> {
     let headers: HeaderMap = token.map(|token| (TOKEN, token.clone())).into_iter().collect();
     let found;
-    let role = match role {
-        Some(role) => role,
-        None => {
-            found = role_name(chain, headers.clone()).await?;
-            &found
-        }
+    let role = if let Some(role) = role {
+        role
+    } else {
+        found = role_name(chain, headers.clone()).await?;
+        &found
     };
     let url = address(chain, &["latest", "meta-data", "ram", "security-credentials", role]);
     let answer = chain.ask_metadata(Method::GET, url, headers).await?;

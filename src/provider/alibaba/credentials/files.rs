@@ -152,8 +152,10 @@ fn cli_source(text: &str, wanted: Option<&str>, file: &Path) -> Result<Source, M
     // From the role wanted to the key that it leans on.
     let mut roles = Vec::new();
     let mut source = loop {
-        let profile =
-            found.profiles.iter().position(|profile| profile.get("name").and_then(Value::as_str) == Some(&name));
+        let profile = found
+            .profiles
+            .iter()
+            .position(|profile| profile.get("name").and_then(Value::as_str).is_some_and(|found| found == name));
         let profile = profile.ok_or_else(|| failed(&format!("there is no profile {name:?}")))?;
         let problem = |reason: &dyn fmt::Display| failed(&format!("profile {name:?}: {reason}"));
         let mut profile: CliProfile = serde_json::from_value(found.profiles[profile].clone())

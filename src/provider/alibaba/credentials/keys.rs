@@ -139,7 +139,7 @@ impl Renewed {
             Ok((step, fetched, before)) => {
                 match turn.served.replace(step) {
                     Some(_) if turn.failed.is_some() => {
-                        info!(step = step.as_str(), "access keys come again from {step}")
+                        info!(step = step.as_str(), "access keys come again from {step}");
                     }
                     Some(_) => debug!(step = step.as_str(), "the access key was renewed from {step}"),
                     None => info!(step = step.as_str(), "access keys come from {step}"),
@@ -157,13 +157,14 @@ impl Renewed {
                 let still = self.held().filter(|held| now < held.ends_at);
                 let failure = Failure::new(&tried);
                 if turn.failed.as_ref().is_none_or(|last| last.said != failure.said) {
-                    match &still {
-                        Some(held) => warn!(
+                    if let Some(held) = &still {
+                        warn!(
                             code = failure.code,
                             ends_at = %held.ends_at,
                             "the access key could not be renewed, the one in hand stays in use: {tried}"
-                        ),
-                        None => warn!(code = failure.code, "no access key could be had: {tried}"),
+                        );
+                    } else {
+                        warn!(code = failure.code, "no access key could be had: {tried}");
                     }
                 }
                 let error = failure.error();

@@ -1,7 +1,7 @@
 //! Keys of a RAM role from the provider's token service: for a token of an identity provider (OIDC, as pods have it
 //! in the provider's Kubernetes), or for another key.
 //!
-//! Rules: Alibaba Cloud STS 2015-04-01, "AssumeRoleWithOIDC" and "AssumeRole".
+//! Rules: Alibaba Cloud STS 2015-04-01, `AssumeRoleWithOIDC` and `AssumeRole`.
 
 use std::path::PathBuf;
 
@@ -67,19 +67,19 @@ pub(super) async fn with_oidc(chain: &Chain, role: &Role, oidc: &Oidc) -> Result
 }
 
 /// Changes a key into that of a role; signed with HMAC-SHA1, which is what the token service knows everywhere.
-pub(super) async fn with_key(chain: &Chain, role: &Role, key: Credentials) -> Result<Fetched, Miss> {
+pub(super) async fn with_key(chain: &Chain, role: &Role, credentials: Credentials) -> Result<Fetched, Miss> {
     let settings = &chain.settings;
     let arn = role.arn.as_ref().or(settings.role_arn.as_ref());
     let arn = arn.ok_or_else(|| Miss::failed("the profile names no role"))?;
-    let signer = Signer::new(key);
+    let key = Signer::new(credentials);
     let date = sign::timestamp(chain.clock.now());
     let nonce = chain.entropy.hex32();
-    let mut parameters = signer.rpc_parameters("AssumeRole", VERSION, &date, &nonce);
+    let mut parameters = key.rpc_parameters("AssumeRole", VERSION, &date, &nonce);
     let in_query = parameters.len();
     let seconds = role.seconds()?;
     let form = role.form(arn, settings.role_session_name.as_deref(), &seconds);
     parameters.extend_from_slice(&form);
-    let signed = signer.rpc("POST", &parameters);
+    let signed = key.rpc("POST", &parameters);
     parameters.truncate(in_query);
     parameters.push(("Signature", &signed.signature));
     ask(chain, role, &parameters, &form).await
