@@ -82,6 +82,7 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/verifications", get(verifications::list::list).post(verifications::register::register))
         .route("/verifications/{id}", get(verifications::show::show))
         .route("/verifications/{id}/history", get(verifications::history::history))
+        .route("/verifications/{id}/raw", get(verifications::raw::raw))
         .route("/verifications/{id}/collect", post(verifications::collect::collect))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
@@ -118,11 +119,16 @@ where
     Ok(answer?)
 }
 
-/// Takes the caller's request id, or makes one, and returns it.
-async fn request_id(axum::extract::State(api): axum::extract::State<Api>, request: Request, next: Next) -> Response {
+/// Takes the caller's request id, or makes one, and returns it. Handlers find it in the request's headers.
+async fn request_id(
+    axum::extract::State(api): axum::extract::State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let given = request.headers().get(&REQUEST_ID).filter(|id| is_plain(id)).cloned();
     let id = given
         .unwrap_or_else(|| HeaderValue::from_str(&api.service.entropy.hex32()).expect("hex digits are a header value"));
+    request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response

@@ -1,10 +1,11 @@
-//! What the service does, one file a deed: accept a callback, register, collect. The only writers of the store.
+//! What the service does, one file a deed: accept a callback, register, collect, read an answer. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
 pub mod batch;
 pub mod collect_result;
 pub mod finals;
+pub mod read_answer;
 pub mod register;
 pub mod wake;
 

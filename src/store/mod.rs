@@ -5,6 +5,7 @@
 //! puts the work back where it was. Whatever is acknowledged to somebody is flushed first.
 
 mod accounts;
+mod answers;
 mod checks;
 mod collect_jobs;
 mod error;
@@ -25,6 +26,7 @@ use sqlx::{Connection, Executor, PgPool};
 use known::Known;
 
 pub use accounts::{AccountHealth, Failing};
+pub use answers::{AnswerRead, Reader};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
 pub use error::StoreError;

@@ -5,6 +5,7 @@ pub mod collect;
 pub mod history;
 pub mod list;
 pub mod query;
+pub mod raw;
 pub mod register;
 pub mod show;
 
