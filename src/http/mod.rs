@@ -8,6 +8,7 @@ mod callbacks;
 mod error;
 mod health;
 mod metrics;
+mod returns;
 mod server;
 mod verifications;
 
@@ -52,6 +53,7 @@ pub struct Api {
 pub fn public_router(api: &Api) -> Router {
     let router = Router::new()
         .route("/callbacks/{account}", get(callbacks::accept).post(callbacks::accept))
+        .route("/returns/{account}", get(returns::go_on))
         .route("/healthz", get(health::live));
     finish(router, api, "public")
 }

@@ -9,8 +9,11 @@ mod checks;
 mod collect_jobs;
 mod error;
 mod hints;
+mod initializations;
 mod migrate;
 mod records;
+mod returns;
+mod secrets;
 mod signals;
 mod verifications;
 
@@ -19,13 +22,15 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgPool};
 
-pub use accounts::{AccountHealth, Failing};
+pub use accounts::{AccountHealth, CallSlot, Failing};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Lease, LeasedJob, Overdue, Rate, Standing};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
+pub use initializations::{Initialization, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
+pub use returns::Returned;
 pub use signals::{Signal, Signals};
 pub use verifications::{NewVerification, Registered};
 

@@ -14,6 +14,8 @@ mod cli;
 mod codes;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(feature = "simulator")]
+mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
 #[cfg(feature = "simulator")]
@@ -25,6 +27,8 @@ mod private_postgres;
 mod readme;
 #[cfg(feature = "simulator")]
 mod replicas;
+#[cfg(feature = "simulator")]
+mod returns;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;
