@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{self, AccountKind, AuthMode, Config, Environment};
 use crate::domain::TokenHash;
 use crate::entropy::Entropy;
-use crate::http::{self, Api, Key, Keys, Scope};
+use crate::http::{self, Api, Key, Keys, Parts, Scope};
 use crate::jobs::Engine;
 use crate::lifecycle::{GRACE, Tasks};
 #[cfg(feature = "embedded-postgres")]
@@ -157,13 +157,13 @@ impl App {
         let (queues, listeners) = (Tasks::new(), Tasks::new());
         let service = Service::new(store, options.clock, options.entropy, accounts, &queues);
         let engine = Engine::start(service.clone());
-        let api = Api {
+        let api = Api::new(Parts {
             service: service.clone(),
-            keys: Arc::new(keys(config)),
+            keys: keys(config),
             open_metrics: config.server.open_metrics,
             metrics,
             tasks: listeners.clone(),
-        };
+        });
         let public = bind(config.server.public_listen, "server.public_listen").await?;
         let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let app = Self {

@@ -92,19 +92,25 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
     for &connections in &wanted.connections {
         let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world::requests(0))?;
         let pgbench = world.pgbench(connections, wanted.seconds).await?;
-        world.register(world::ENOUGH).await?;
+        world.register_elsewhere(world::ENOUGH).await?;
         let without = service::Bench::start(&world, false).await?;
-        let alone = load::closed(without.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
+        let looked_up = load::closed(without.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
         without.stop().await;
         world.clear().await?;
-        world.register(world::ENOUGH).await?;
+        let without = service::Bench::start(&world, false).await?;
+        without.register(&world, world::SOME).await?;
+        let alone = load::all(without.public, connections, &world::requests(world::SOME))?;
+        without.stop().await;
+        world.clear().await?;
         let with = service::Bench::start(&world, true).await?;
-        let worked_in = load::closed(with.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
+        with.register(&world, world::SOME).await?;
+        let worked_in = load::all(with.public, connections, &world::requests(world::SOME))?;
         with.stop().await;
         world.clear().await?;
         rows.push(Row::new(connections, "bare axum", &bare));
         rows.push(Row::plain(connections, "pgbench, one row a transaction", pgbench));
         rows.push(Row::new(connections, "acknowledged", &alone));
+        rows.push(Row::new(connections, "acknowledged, registered by another replica", &looked_up));
         rows.push(Row::new(connections, "acknowledged, and worked in meanwhile", &worked_in));
         rows.push(Row::text(connections, "acknowledged / pgbench", &ratio(alone.per_second(), pgbench)));
         rows.push(Row::text(connections, "acknowledged / bare axum", &ratio(alone.per_second(), bare.per_second())));
@@ -119,15 +125,15 @@ async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     let world = World::start(settings).await?;
     let bench = service::Bench::start(&world, true).await?;
     bench.warm_up(&world).await?;
-    let paced = world.register(500 * usize::try_from(wanted.seconds)?).await?;
+    let paced = bench.register(&world, 500 * usize::try_from(wanted.seconds)?).await?;
     let delays = load::paced(&bench, &paced, 500).await?;
     report::line(&format!("at 500/s, until a waiting reader has it   {}", report::delays(&delays)));
     bench.stop().await;
     world.clear().await?;
     for connections in [64, 256] {
         let count = 50_000;
-        world.register(count).await?;
         let bench = service::Bench::start(&world, true).await?;
+        bench.register(&world, count).await?;
         let requests = world::requests(count);
         let full = load::all(bench.public, connections, &requests)?;
         let stored = bench.wait_for_verdicts(&world, count).await?;

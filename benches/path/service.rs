@@ -8,7 +8,7 @@ use axum::Router;
 use axum::routing::get;
 use checkback::clock::Clock;
 use checkback::entropy::Entropy;
-use checkback::http::{self, Api, Keys};
+use checkback::http::{self, Api, Keys, Parts};
 use checkback::jobs::Engine;
 use checkback::lifecycle::Tasks;
 use checkback::provider::alibaba::credentials::Credentials;
@@ -17,16 +17,18 @@ use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use checkback::provider::http::{HttpClient, HttpSettings};
 use checkback::service::Service;
 use checkback::service::account::Account;
-use checkback::store::Store;
+use checkback::store::{Registered, Store};
 use checkback::telemetry;
 use chrono::TimeDelta;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::net::TcpListener;
 
 use crate::Result;
 use crate::load;
-use crate::world::{ACCOUNT, World};
+use crate::world::{ACCOUNT, Known, World};
 
 pub struct Bench {
+    service: Service,
     pub public: SocketAddr,
     pub internal: SocketAddr,
     listeners: Tasks,
@@ -62,24 +64,41 @@ impl Bench {
         let (listeners, queues) = (Tasks::new(), Tasks::new());
         let service = Service::new(store, clock, entropy, vec![account], &queues);
         let engine = with_engine.then(|| Engine::start(service.clone()));
-        let api = Api {
-            service,
-            keys: Arc::new(Keys::Open),
+        let api = Api::new(Parts {
+            service: service.clone(),
+            keys: Keys::Open,
             open_metrics: true,
             metrics: telemetry::metrics()?,
             tasks: listeners.clone(),
-        };
+        });
         let (public, internal) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
         let (public_address, internal_address) = (public.local_addr()?, internal.local_addr()?);
         listeners.spawn(http::serve(public, http::public_router(&api), listeners.clone()));
         listeners.spawn(http::serve(internal, http::internal_router(&api), listeners.clone()));
-        Ok(Self { public: public_address, internal: internal_address, listeners, queues, engine })
+        Ok(Self { service, public: public_address, internal: internal_address, listeners, queues, engine })
+    }
+
+    /// Registers the first `count` transactions as the merchant would, so that this process has seen them.
+    pub async fn register(&self, world: &World, count: usize) -> Result<Vec<Known>> {
+        let account = &self.service.accounts[ACCOUNT];
+        let known = stream::iter(0..count)
+            .map(async |n| {
+                let registration = world.registration(n)?;
+                match self.service.register(account, registration).await? {
+                    Registered::New { id, .. } => Ok(Known::new(n, id.0)),
+                    other => anyhow::bail!("the bench's transaction {n} is not new: {other:?}"),
+                }
+            })
+            .buffered(64)
+            .try_collect()
+            .await?;
+        world.settle().await?;
+        Ok(known)
     }
 
     /// A second of the path before it is measured: connections and prepared statements are made once.
     pub async fn warm_up(&self, world: &World) -> Result<()> {
-        world.clear().await?;
-        let known = world.register(500).await?;
+        let known = self.register(world, 500).await?;
         load::paced(self, &known, 500).await?;
         world.clear().await
     }

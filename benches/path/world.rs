@@ -8,6 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use checkback::private_postgres::{Durability, Options, PrivatePostgres, Search};
 use checkback::simulator::{CreateTransaction, Settings, Simulator};
+use checkback::domain::TokenHash;
+use checkback::service::register::Registration;
 use checkback::store::Store;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -20,6 +22,8 @@ pub const ACCOUNT: &str = "alibaba-sg";
 const TOKEN: &str = "7ca5c68d869344ea8eeb30cdfd544544";
 /// Registered before an acknowledgement is measured: no measurement comes to the end of them.
 pub const ENOUGH: usize = 400_000;
+/// As many as a process remembers, about.
+pub const SOME: usize = 60_000;
 
 /// A registered verification.
 pub struct Known {
@@ -28,6 +32,10 @@ pub struct Known {
 }
 
 impl Known {
+    pub fn new(n: usize, id: uuid::Uuid) -> Self {
+        Self { transaction_id: transaction_id(n), id }
+    }
+
     pub fn callback(&self) -> Vec<u8> {
         format!(
             "GET /callbacks/{ACCOUNT}?callbackToken={TOKEN}&transactionId={}&passed=Y&subCode=200 HTTP/1.1\r\n\
@@ -91,8 +99,30 @@ impl World {
         self.postgres.url()
     }
 
-    /// Registers `count` verifications, as the API would leave them, and finishes them at the simulator.
-    pub async fn register(&self, count: usize) -> Result<Vec<Known>> {
+    /// The registration of one transaction, which is finished at the simulator.
+    pub fn registration(&self, n: usize) -> Result<Registration> {
+        let transaction_id = transaction_id(n);
+        if self.provider.transaction(&transaction_id).is_none() {
+            self.provider.create(CreateTransaction {
+                transaction_id: Some(transaction_id.clone()),
+                completed: Some(true),
+                ..CreateTransaction::default()
+            })?;
+        }
+        Ok(Registration {
+            transaction_id,
+            merchant_biz_id: None,
+            callback_token: Some(TokenHash::of(TOKEN)),
+            product: Some("FACE_LIVENESS".to_owned()),
+            expect_video: None,
+            return_url: None,
+            metadata: None,
+        })
+    }
+
+    /// Leaves `count` registered verifications as another replica would. A callback is all that they are good for: the
+    /// simulator does not know them.
+    pub async fn register_elsewhere(&self, count: usize) -> Result<()> {
         let last = i32::try_from(count)?;
         let statements = [
             "INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product, expect_video,
@@ -108,25 +138,16 @@ impl World {
         for statement in statements {
             sqlx::query(statement).bind(ACCOUNT).bind(TOKEN.as_bytes()).bind(last).execute(&self.pool).await?;
         }
-        // Rows that have just been loaded are not like rows that have been there: their first readers would mark them
-        // as committed, and with checksums each such mark writes a page to the log.
+        self.settle().await
+    }
+
+    /// Rows that have just been loaded are not like rows that have been there: their first readers would mark them as
+    /// committed, and with checksums each such mark writes a page to the log.
+    pub async fn settle(&self) -> Result<()> {
         for settle in ["VACUUM ANALYZE", "CHECKPOINT"] {
             sqlx::query(settle).execute(&self.pool).await?;
         }
-        (0..count)
-            .map(|n| {
-                let transaction_id = transaction_id(n);
-                if self.provider.transaction(&transaction_id).is_none() {
-                    self.provider.create(CreateTransaction {
-                        transaction_id: Some(transaction_id.clone()),
-                        completed: Some(true),
-                        ..CreateTransaction::default()
-                    })?;
-                }
-                let id = uuid::Uuid::parse_str(&format!("019a0000-0000-7000-8000-{n:012x}"))?;
-                Ok(Known { transaction_id, id })
-            })
-            .collect()
+        Ok(())
     }
 
     pub async fn clear(&self) -> Result<()> {
@@ -169,6 +190,6 @@ impl World {
 
 /// The callbacks of the first `count` verifications; with none, one for a route that ignores it.
 pub fn requests(count: usize) -> Arc<Requests> {
-    let callback = |n| Known { transaction_id: transaction_id(n), id: uuid::Uuid::nil() }.callback();
+    let callback = |n| Known::new(n, uuid::Uuid::nil()).callback();
     Requests::new((0..count.max(1)).map(callback).collect(), count == 0)
 }

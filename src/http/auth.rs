@@ -53,11 +53,11 @@ pub enum Keys {
 }
 
 impl Keys {
-    /// Refuses a request that has no key with `scope`.
-    pub fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<(), Problem> {
-        let Self::Known(keys) = self else { return Ok(()) };
+    /// Refuses a request that has no key with `scope`, else tells the key's name; `None` where no keys are asked for.
+    pub fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<&str>, Problem> {
+        let Self::Known(keys) = self else { return Ok(None) };
         let key = find(keys, headers).ok_or_else(Problem::unauthorized)?;
-        if key.scopes.contains(&scope) { Ok(()) } else { Err(Problem::scope_missing(scope.as_str())) }
+        if key.scopes.contains(&scope) { Ok(Some(&key.name)) } else { Err(Problem::scope_missing(scope.as_str())) }
     }
 }
 
@@ -106,6 +106,13 @@ mod tests {
             assert_eq!(code(wrong, Scope::Register), Some("unauthorized"), "{wrong}");
         }
         assert_eq!(keys.require(&HeaderMap::new(), Scope::Read).unwrap_err().code(), "unauthorized");
+    }
+
+    #[test]
+    fn the_name_of_the_key_is_told() {
+        let keys = Keys::Known(vec![key("app", &[Scope::Evidence]), key("ops", &[Scope::Evidence])]);
+        assert_eq!(keys.require(&headers("Bearer secret-of-ops"), Scope::Evidence).unwrap(), Some("ops"));
+        assert_eq!(Keys::Open.require(&headers("Bearer secret-of-ops"), Scope::Evidence).unwrap(), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::store::StoreError;
 const RETRY_AFTER: u32 = 5;
 
 /// All codes, each with its status.
-pub const CODES: [(&str, u16); 32] = [
+pub const CODES: [(&str, u16); 33] = [
     ("unauthorized", 401),
     ("scope_missing", 403),
     ("body_malformed", 400),
@@ -32,6 +32,7 @@ pub const CODES: [(&str, u16); 32] = [
     ("not_found", 404),
     ("method_not_allowed", 405),
     ("verification_not_found", 404),
+    ("answer_not_found", 404),
     ("transaction_conflict", 409),
     ("already_final", 409),
     ("account_unknown", 404),
@@ -188,6 +189,10 @@ impl Problem {
             "There is no such verification",
             "No verification has this id. Use the `id` that registering returned.",
         )
+    }
+
+    pub fn answer_not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "answer_not_found", "There is no answer of the provider", detail)
     }
 
     pub fn transaction_conflict(id: impl std::fmt::Display, members: &[&str]) -> Self {

@@ -12,6 +12,7 @@ mod returns;
 mod server;
 mod verifications;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::warn;
 
@@ -30,6 +32,7 @@ use crate::service::Service;
 
 pub use auth::{Key, Keys, Scope};
 pub use error::{CODES, Problem};
+use metrics::CountLayer;
 pub use server::serve;
 
 /// How long the database may take for one step of a request.
@@ -37,16 +40,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What handlers work with.
+/// What handlers work with. Clones share it, because each request takes one.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Parts>);
+
+/// What an [`Api`] is made of.
+pub struct Parts {
     pub service: Service,
-    pub keys: Arc<Keys>,
+    pub keys: Keys,
     /// `/metrics` needs no key.
     pub open_metrics: bool,
     pub metrics: PrometheusHandle,
     /// Waiting requests are answered early when these stop.
     pub tasks: Tasks,
+}
+
+impl Api {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// What the internet reaches.
@@ -64,6 +84,7 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/verifications", get(verifications::list::list).post(verifications::register::register))
         .route("/verifications/{id}", get(verifications::show::show))
         .route("/verifications/{id}/history", get(verifications::history::history))
+        .route("/verifications/{id}/raw", get(verifications::raw::raw))
         .route("/verifications/{id}/collect", post(verifications::collect::collect))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
@@ -76,11 +97,15 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
     router
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            // What a panic says may hold data; the panic hook has logged its place.
-            Problem::internal().into_response()
-        }))
-        .layer(middleware::from_fn(move |request: Request, next: Next| metrics::count(listener, request, next)))
+        // As one layer, because the router puts each layer into a box of its own, for each request.
+        .layer(
+            ServiceBuilder::new().layer(CountLayer::new(listener)).layer(CatchPanicLayer::custom(
+                |_: Box<dyn std::any::Any + Send>| {
+                    // What a panic says may hold data; the panic hook has logged its place.
+                    Problem::internal().into_response()
+                },
+            )),
+        )
         .with_state(api.clone())
 }
 
@@ -96,11 +121,16 @@ where
     Ok(answer?)
 }
 
-/// Takes the caller's request id, or makes one, and returns it.
-async fn request_id(axum::extract::State(api): axum::extract::State<Api>, request: Request, next: Next) -> Response {
+/// Takes the caller's request id, or makes one, and returns it. Handlers find it in the request's headers.
+async fn request_id(
+    axum::extract::State(api): axum::extract::State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let given = request.headers().get(&REQUEST_ID).filter(|id| is_plain(id)).cloned();
     let id = given
         .unwrap_or_else(|| HeaderValue::from_str(&api.service.entropy.hex32()).expect("hex digits are a header value"));
+    request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response

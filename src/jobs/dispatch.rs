@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::error;
@@ -14,7 +15,7 @@ use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::{Account, later};
 use crate::service::pace::Slot;
-use crate::store::{Lease, StoreError, TakenHints};
+use crate::store::{Lease, Leased, StoreError, TakenHints};
 
 /// How many hints are worked in by one statement.
 const HINTS: i64 = 256;
@@ -89,6 +90,7 @@ fn announce(service: &Service, taken: &TakenHints) {
 /// Leases what is due for one account and hands it to the checks.
 pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Checks, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
+    let mut rest = Rest::default();
     let stopping = tasks.stopping();
     tokio::pin!(stopping);
     loop {
@@ -114,14 +116,7 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
             })
             .await;
         match leased {
-            Ok(jobs) if jobs.is_empty() => {
-                drop(first);
-                tokio::select! {
-                    () = rest(&service, &account) => {}
-                    () = &mut stopping => return,
-                }
-            }
-            Ok(jobs) => {
+            Ok(Leased { jobs, is_all }) => {
                 let answered_at = Instant::now();
                 let mut permit = Some(first);
                 for job in jobs {
@@ -135,6 +130,14 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                     };
                     let slot = Slot::new(leased_at, answered_at, job.slot_in);
                     checks.spawn(Arc::clone(&account), job, slot, permit);
+                }
+                // None leased gives the first one back.
+                let none = permit.take().is_some();
+                if none || is_all {
+                    tokio::select! {
+                        () = rest.until_something_is_due(&service, &account, is_all) => {}
+                        () = &mut stopping => return,
+                    }
                 }
             }
             Err(error) => {
@@ -175,31 +178,55 @@ pub(super) async fn end_overdue(account: Arc<Account>, checks: Checks, tasks: Ta
     }
 }
 
-/// Sleeps until there may be something to lease.
-async fn rest(service: &Service, account: &Account) {
-    let now = service.clock.now();
-    let next = match service.store.next_due(&account.name).await {
-        Ok(next) => next,
-        Err(error) => {
-            complain("the next due check could not be read", &error);
-            None
+/// Sleeping until there may be something to lease.
+#[derive(Default)]
+struct Rest {
+    /// When the next job was due when it was last asked, and when that was. What becomes due earlier than that is
+    /// told by a wake, or found after [`POLL`].
+    known: Option<(Option<DateTime<Utc>>, Instant)>,
+}
+
+impl Rest {
+    /// `is_all`: everything due has just been leased, so what is due now is new.
+    async fn until_something_is_due(&mut self, service: &Service, account: &Account, is_all: bool) {
+        let now = service.clock.now();
+        match self.next_due(service, account, now).await {
+            Some(due_at) if due_at <= now && is_all => {}
+            // Something is due, so the budget is spent. A hold or a failing account makes `due_at` later.
+            Some(due_at) if due_at <= now => {
+                let spacing = Duration::from_secs(1) / account.qps.max(1);
+                tokio::time::sleep(spacing.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+            }
+            Some(due_at) => tokio::select! {
+                () = service.clock.sleep_until(due_at) => {}
+                () = service.wakes.wait_for_work(&account.name) => {}
+                () = tokio::time::sleep(POLL) => {}
+            },
+            None => tokio::select! {
+                () = service.wakes.wait_for_work(&account.name) => {}
+                () = tokio::time::sleep(POLL) => {}
+            },
         }
-    };
-    match next {
-        // Something is due, so the budget is spent. A hold or a failing account makes `due_at` later.
-        Some(due_at) if due_at <= now => {
-            let spacing = Duration::from_secs(1) / account.qps.max(1);
-            tokio::time::sleep(spacing.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+    }
+
+    async fn next_due(&mut self, service: &Service, account: &Account, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if let Some((next, asked_at)) = self.known
+            && asked_at.elapsed() < POLL
+            && next.is_none_or(|due_at| due_at > now)
+        {
+            return next;
         }
-        Some(due_at) => tokio::select! {
-            () = service.clock.sleep_until(due_at) => {}
-            () = service.wakes.wait_for_work(&account.name) => {}
-            () = tokio::time::sleep(POLL) => {}
-        },
-        None => tokio::select! {
-            () = service.wakes.wait_for_work(&account.name) => {}
-            () = tokio::time::sleep(POLL) => {}
-        },
+        let asked_at = Instant::now();
+        match service.store.next_due(&account.name).await {
+            Ok(next) => {
+                self.known = Some((next, asked_at));
+                next
+            }
+            Err(error) => {
+                complain("the next due check could not be read", &error);
+                None
+            }
+        }
     }
 }
 

@@ -95,6 +95,7 @@ fn without_result(job: &LeasedJob, status: FinalStatus, reason: String, at: Date
         last_error: None,
         check_detail: None,
         at,
+        recheck: job.recheck,
         replaces: false,
     }
 }

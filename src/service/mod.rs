@@ -1,5 +1,5 @@
-//! What the service does, one file a deed: accept a callback, register, initialize, collect, take a browser back. The
-//! only writers of the store.
+//! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, take a
+//! browser back. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
@@ -8,6 +8,7 @@ pub mod collect_result;
 pub mod finals;
 pub mod initialize;
 pub mod pace;
+pub mod read_answer;
 pub mod register;
 pub mod returns;
 pub mod wake;

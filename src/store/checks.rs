@@ -24,6 +24,8 @@ pub struct CheckedFinal {
     /// Of the row in the history; none where the provider was not asked.
     pub check_detail: Option<String>,
     pub at: DateTime<Utc>,
+    /// There was a verdict already when the lease was taken.
+    pub recheck: bool,
     /// Only a verdict of the provider replaces an earlier one; anything else ends a recheck without a trace.
     pub replaces: bool,
 }
@@ -70,10 +72,97 @@ fn integer(value: u32) -> i32 {
 }
 
 impl Store {
-    /// Stores verdicts, their history, and the end of their jobs in one flushed statement. Checks whose lease was
-    /// lost are left out of the answer and change nothing. Where a hint came while the provider was being asked, the
-    /// absence of a result is not final: the next check is due at once.
+    /// Stores verdicts, their history, and the end of their jobs, flushed. Checks whose lease was lost are left out of
+    /// the answer and change nothing. Where a hint came while the provider was being asked, the absence of a result is
+    /// not final: the next check is due at once.
     pub async fn record_final(&self, checks: &[CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
+        // Most checks bring the first result, which takes a fraction of the statement for all cases.
+        let is_first_result = |check: &&CheckedFinal| !check.recheck && !check.status.reopens_on_hint();
+        let (first, rare): (Vec<_>, Vec<_>) = checks.iter().partition(is_first_result);
+        let mut recorded = if first.is_empty() { Vec::new() } else { self.record_first_results(&first).await? };
+        if !rare.is_empty() {
+            recorded.extend(self.record_rare_finals(&rare).await?);
+        }
+        Ok(recorded)
+    }
+
+    /// Stores results of verifications that had none.
+    async fn record_first_results(&self, checks: &[&CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
+        let ids: Vec<Uuid> = checks.iter().map(|check| check.id.0).collect();
+        let tokens: Vec<Uuid> = checks.iter().map(|check| check.token).collect();
+        let statuses: Vec<&str> = checks.iter().map(|check| check.status.as_str()).collect();
+        let sub_codes: Vec<Option<&str>> = checks.iter().map(|check| check.sub_code.as_deref()).collect();
+        let reasons: Vec<&str> = checks.iter().map(|check| check.reason.as_str()).collect();
+        let scores: Vec<&str> = checks.iter().map(|check| check.scores.as_str()).collect();
+        let signals: Vec<&str> = checks.iter().map(|check| check.signals.as_str()).collect();
+        let answers: Vec<Option<&str>> = checks.iter().map(|check| check.answer.as_deref()).collect();
+        let errors: Vec<Option<&str>> = checks.iter().map(|check| check.last_error.as_deref()).collect();
+        let details: Vec<Option<&str>> = checks.iter().map(|check| check.check_detail.as_deref()).collect();
+        let times: Vec<DateTime<Utc>> = checks.iter().map(|check| check.at).collect();
+        let rows = sqlx::query!(
+            r#"-- record_first_results
+            WITH done AS MATERIALIZED (
+                DELETE FROM collect_jobs j
+                USING (
+                    SELECT *
+                    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                        $8::text[], $9::text[], $10::text[], $11::timestamptz[])
+                        AS i (verification_id, token, status, sub_code, reason, scores, signals, answer, last_error,
+                            check_detail, at)
+                    ORDER BY verification_id
+                ) i
+                WHERE j.verification_id = i.verification_id
+                AND j.lease_token = i.token
+                RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at,
+                    j.checks + (i.check_detail IS NOT NULL)::integer AS checks, i.status, i.sub_code, i.reason,
+                    i.scores, i.signals, i.answer, i.last_error, i.check_detail, i.at
+            ), verdict AS (
+                INSERT INTO verdicts (verification_id, revision, account, status, sub_code, reason, scores, signals,
+                    answer, decided_at, callback_at, hinted_at, checks, last_error)
+                SELECT verification_id, 1, account, status, sub_code, reason, scores::json, signals::json, answer, at,
+                    callback_at, hinted_at, checks, last_error
+                FROM done
+            ), remembered AS (
+                INSERT INTO history (verification_id, at, kind, detail)
+                SELECT d.verification_id, d.at, r.kind, r.detail
+                FROM done d
+                CROSS JOIN LATERAL (
+                    VALUES
+                        ('check', d.check_detail::json),
+                        ('verdict', json_build_object('status', d.status, 'sub_code', d.sub_code, 'reason', d.reason,
+                            'revision', 1))
+                ) r (kind, detail)
+                WHERE r.detail IS NOT NULL
+            )
+            SELECT verification_id AS "verification_id!", callback_at
+            FROM done"#,
+            &ids,
+            &tokens,
+            &statuses as _,
+            &sub_codes as _,
+            &reasons as _,
+            &scores as _,
+            &signals as _,
+            &answers as _,
+            &errors as _,
+            &details as _,
+            &times,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Recorded {
+                id: VerificationId(row.verification_id),
+                revision: Some(1),
+                callback_at: row.callback_at,
+                again: false,
+            })
+            .collect())
+    }
+
+    /// Stores what may meet an earlier verdict, or come too early to be one.
+    async fn record_rare_finals(&self, checks: &[&CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
         let ids: Vec<Uuid> = checks.iter().map(|check| check.id.0).collect();
         let tokens: Vec<Uuid> = checks.iter().map(|check| check.token).collect();
         let statuses: Vec<&str> = checks.iter().map(|check| check.status.as_str()).collect();
@@ -87,7 +176,7 @@ impl Store {
         let times: Vec<DateTime<Utc>> = checks.iter().map(|check| check.at).collect();
         let replaces: Vec<bool> = checks.iter().map(|check| check.replaces).collect();
         let rows = sqlx::query!(
-            r#"-- record_final
+            r#"-- record_rare_finals
             WITH input AS MATERIALIZED (
                 SELECT *
                 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],

@@ -82,6 +82,15 @@ pub struct LeasedJob {
     pub standing: Standing,
 }
 
+/// What was leased at once.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    pub jobs: Vec<LeasedJob>,
+    /// The budget and the limit left room for more, so these are all that were due. Never when there are none: the
+    /// account may be held, or have no budget.
+    pub is_all: bool,
+}
+
 fn count(value: i32) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
@@ -90,7 +99,7 @@ impl Store {
     /// Leases what is due, most urgent first, as far as the account's budget reaches within the horizon.
     ///
     /// A held account gets nothing; a failing one gets one probe when its time has come.
-    pub async fn lease_due(&self, lease: Lease<'_>) -> Result<Vec<LeasedJob>, StoreError> {
+    pub async fn lease_due(&self, lease: Lease<'_>) -> Result<Leased, StoreError> {
         let rows = sqlx::query!(
             r#"-- lease_due
             WITH account AS MATERIALIZED (
@@ -153,7 +162,7 @@ impl Store {
             SELECT l.verification_id AS "verification_id!", v.transaction_id AS "transaction_id!",
                 v.merchant_biz_id AS "merchant_biz_id!", v.product, v.expect_video AS "expect_video!",
                 v.registered_at AS "registered_at!", l.hinted_at, l.callback_at, l.recheck AS "recheck!", l.checks AS "checks!", l.running AS "running!",
-                l.faults AS "faults!", a.failing AS "failing!", a.throttled AS "throttled!",
+                l.faults AS "faults!", a.failing AS "failing!", a.throttled AS "throttled!", a.most AS "most!",
                 (extract(epoch FROM a.slot_at - clock_timestamp())::double precision
                     + a.spacing * (row_number() OVER (ORDER BY l.lane, l.due_at) - 1)) AS "slot_in!"
             FROM leased l
@@ -179,7 +188,8 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows
+        let is_all = rows.first().is_some_and(|row| i64::try_from(rows.len()).is_ok_and(|count| count < row.most));
+        let jobs = rows
             .into_iter()
             .map(|row| LeasedJob {
                 id: VerificationId(row.verification_id),
@@ -202,7 +212,8 @@ impl Store {
                     (false, false) => Standing::Well,
                 },
             })
-            .collect())
+            .collect();
+        Ok(Leased { jobs, is_all })
     }
 
     /// Leases jobs whose deadline is over, which are ended without a call. So neither a short budget nor an account

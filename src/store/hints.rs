@@ -5,14 +5,13 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
+use super::known::{Known, Registration};
 use super::verifications::lock_transactions;
 use super::{Store, StoreError};
-use crate::domain::schedule::{HINT_INTERVAL, Lane};
+use crate::domain::schedule::Lane;
 use crate::domain::{FinalStatus, TokenHash, VerificationId};
-
-/// Of how many callbacks of one verification the history keeps a row.
-const KEPT_CALLBACKS: i64 = 10;
 
 /// How many unmatched callbacks of one account are kept.
 const KEPT_UNMATCHED: i64 = 10_000;
@@ -64,23 +63,6 @@ pub enum Arrived {
 #[derive(Debug, Default)]
 pub struct Dropped(pub u64);
 
-/// The hints that were worked in.
-#[derive(Debug, Default)]
-pub struct TakenHints {
-    pub nudged: Vec<Nudged>,
-    /// How many rows were taken; as many as were asked for means that there may be more.
-    pub taken: usize,
-}
-
-#[derive(Debug)]
-pub struct Nudged {
-    pub id: VerificationId,
-    pub account: String,
-    /// Callbacks worked in, and how many of them were the first of their verification (0 or 1).
-    pub callbacks: u32,
-    pub first: bool,
-}
-
 /// A request to ask the provider now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collect {
@@ -103,21 +85,28 @@ fn callback_detail(arrival: &Arrival) -> String {
     serde_json::to_string(&detail).expect("two texts are JSON")
 }
 
-/// Records what it can: `Arrived::Accepted`, `TokenMismatch`, or `Unknown` for each arrival, in order.
-async fn accept(connection: &mut PgConnection, arrivals: &[Arrival]) -> Result<Vec<Arrived>, StoreError> {
+/// Records what it can of the `wanted` arrivals by looking their transactions up, and remembers what it finds.
+async fn look_up_and_accept(
+    connection: &mut PgConnection,
+    known: &Known,
+    arrivals: &[Arrival],
+    wanted: &[usize],
+    arrived: &mut [Arrived],
+) -> Result<(), StoreError> {
+    let arrivals: Vec<&Arrival> = wanted.iter().map(|&n| &arrivals[n]).collect();
     let accounts: Vec<&str> = arrivals.iter().map(|arrival| arrival.account.as_str()).collect();
     let transaction_ids: Vec<&str> = arrivals.iter().map(|arrival| arrival.transaction_id.as_str()).collect();
     let tokens: Vec<Option<&[u8]>> =
         arrivals.iter().map(|arrival| arrival.token.as_ref().map(|hash| &hash.as_bytes()[..])).collect();
     let account_tokens: Vec<&str> = arrivals.iter().map(|arrival| arrival.account_token.as_str()).collect();
-    let details: Vec<String> = arrivals.iter().map(callback_detail).collect();
+    let details: Vec<String> = arrivals.iter().map(|arrival| callback_detail(arrival)).collect();
     let times: Vec<DateTime<Utc>> = arrivals.iter().map(|arrival| arrival.at).collect();
     // Hashes are compared, so the time it takes says nothing about a token. A verification's own token replaces the
     // account's.
     let found = sqlx::query!(
-        r#"-- accept_callbacks
+        r#"-- look_up_and_accept
         WITH found AS (
-            SELECT i.n, i.at, i.detail, v.verification_id, v.account,
+            SELECT i.n, i.at, i.detail, v.verification_id, v.account, v.expect_video, v.callback_token_sha256,
                 CASE WHEN v.expect_video THEN 0 ELSE 1 END AS lane,
                 CASE
                     WHEN v.callback_token_sha256 IS NULL THEN i.account_token
@@ -139,7 +128,8 @@ async fn accept(connection: &mut PgConnection, arrivals: &[Arrival]) -> Result<V
             FROM found
             WHERE token <> 'wrong'
         )
-        SELECT n AS "n!", token <> 'wrong' AS "accepted!"
+        SELECT n AS "n!", token <> 'wrong' AS "accepted!", verification_id AS "verification_id!",
+            expect_video AS "expect_video!", callback_token_sha256
         FROM found"#,
         &accounts as _,
         &transaction_ids as _,
@@ -150,26 +140,94 @@ async fn accept(connection: &mut PgConnection, arrivals: &[Arrival]) -> Result<V
     )
     .fetch_all(connection)
     .await?;
-    let mut arrived = vec![Arrived::Unknown; arrivals.len()];
     for row in found {
-        let place = usize::try_from(row.n - 1).ok().and_then(|index| arrived.get_mut(index));
-        if let Some(place) = place {
-            *place = if row.accepted { Arrived::Accepted } else { Arrived::TokenMismatch };
-        }
+        let place = usize::try_from(row.n - 1).ok().and_then(|n| Some((*wanted.get(n)?, *arrivals.get(n)?)));
+        let Some((place, arrival)) = place else { continue };
+        arrived[place] = if row.accepted { Arrived::Accepted } else { Arrived::TokenMismatch };
+        let id = VerificationId(row.verification_id);
+        let token = row.callback_token_sha256.map(|hash| token_hash(&hash, id)).transpose()?;
+        let registration = Registration { id, expect_video: row.expect_video, token };
+        known.remember(&arrival.account, &arrival.transaction_id, registration);
     }
-    Ok(arrived)
+    Ok(())
+}
+
+/// Records callbacks of verifications that are known, each with whether it is authenticated.
+async fn accept_known(
+    connection: &mut PgConnection,
+    accepted: &[(&Arrival, Registration, bool)],
+) -> Result<(), StoreError> {
+    let accounts: Vec<&str> = accepted.iter().map(|(arrival, ..)| arrival.account.as_str()).collect();
+    let lanes: Vec<i16> = accepted.iter().map(|(_, known, _)| lane(known.expect_video).as_i16()).collect();
+    let ids: Vec<Uuid> = accepted.iter().map(|(_, known, _)| known.id.0).collect();
+    let times: Vec<DateTime<Utc>> = accepted.iter().map(|(arrival, ..)| arrival.at).collect();
+    let authenticated: Vec<bool> = accepted.iter().map(|(.., authenticated)| *authenticated).collect();
+    let details: Vec<String> = accepted.iter().map(|(arrival, ..)| callback_detail(arrival)).collect();
+    sqlx::query!(
+        "-- accept_known
+        INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
+        SELECT account, lane, verification_id, at, 'callback', authenticated, detail::json
+        FROM unnest($1::text[], $2::smallint[], $3::uuid[], $4::timestamptz[], $5::boolean[], $6::text[])
+            AS i (account, lane, verification_id, at, authenticated, detail)",
+        &accounts as _,
+        &lanes,
+        &ids,
+        &times,
+        &authenticated,
+        &details,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn lane(expect_video: bool) -> Lane {
+    if expect_video { Lane::Video } else { Lane::Fresh }
+}
+
+fn token_hash(stored: &[u8], id: VerificationId) -> Result<TokenHash, StoreError> {
+    <[u8; 32]>::try_from(stored).map(TokenHash::from).map_err(|_| StoreError::Inconsistent {
+        table: "verifications",
+        column: "callback_token_sha256",
+        row: id.to_string(),
+    })
 }
 
 impl Store {
-    /// Records a batch of callbacks in one flushed transaction. The answers are in the order of the arrivals.
+    /// Records a batch of callbacks in flushed transactions. The answers are in the order of the arrivals.
     ///
     /// Those whose transaction nobody registered are left `Unknown`, or, with the right token of the account, are
     /// kept as `Unmatched` by a second transaction.
     pub async fn accept_callbacks(&self, arrivals: &[Arrival]) -> Result<(Vec<Arrived>, Dropped), StoreError> {
-        let mut arrived = {
+        let mut arrived = vec![Arrived::Unknown; arrivals.len()];
+        let (mut accepted, mut unknown) = (Vec::new(), Vec::new());
+        for (n, arrival) in arrivals.iter().enumerate() {
+            let Some(known) = self.known.find(&arrival.account, &arrival.transaction_id) else {
+                unknown.push(n);
+                continue;
+            };
+            // Of hashes, in constant time. A verification's own token replaces the account's.
+            let worth = match known.token {
+                None => arrival.account_token,
+                Some(token) if arrival.token == Some(token) => AccountToken::Right,
+                Some(_) => AccountToken::Wrong,
+            };
+            if worth == AccountToken::Wrong {
+                arrived[n] = Arrived::TokenMismatch;
+            } else {
+                arrived[n] = Arrived::Accepted;
+                accepted.push((arrival, known, worth == AccountToken::Right));
+            }
+        }
+        if !accepted.is_empty() || !unknown.is_empty() {
             let mut connection = self.pool.acquire().await?;
-            accept(&mut connection, arrivals).await?
-        };
+            if !accepted.is_empty() {
+                accept_known(&mut connection, &accepted).await?;
+            }
+            if !unknown.is_empty() {
+                look_up_and_accept(&mut connection, &self.known, arrivals, &unknown, &mut arrived).await?;
+            }
+        }
         let early: Vec<usize> = (0..arrivals.len())
             .filter(|&n| arrived[n] == Arrived::Unknown && arrivals[n].account_token == AccountToken::Right)
             .collect();
@@ -191,7 +249,9 @@ impl Store {
         let ids: Vec<String> = arrivals.iter().map(|arrival| arrival.transaction_id.clone()).collect();
         lock_transactions(&mut transaction, &accounts, &ids).await?;
         // Somebody may have registered it since the first look.
-        let mut arrived = accept(&mut transaction, arrivals).await?;
+        let mut arrived = vec![Arrived::Unknown; arrivals.len()];
+        let all: Vec<usize> = (0..arrivals.len()).collect();
+        look_up_and_accept(&mut transaction, &self.known, arrivals, &all, &mut arrived).await?;
         for (outcome, arrival) in arrived.iter_mut().zip(arrivals) {
             if *outcome != Arrived::Unknown {
                 continue;
@@ -280,7 +340,7 @@ impl Store {
             INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
             VALUES ($1, $2, $3, $4, 'collect', true, json_build_object('action', 'collect', 'recheck', $5::boolean))",
             found.account,
-            if found.expect_video { Lane::Video.as_i16() } else { Lane::Fresh.as_i16() },
+            lane(found.expect_video).as_i16(),
             id.0,
             now,
             recheck
@@ -289,168 +349,6 @@ impl Store {
         .await?;
         transaction.commit().await?;
         Ok(Collect::Accepted)
-    }
-
-    /// Works up to `limit` hints into jobs and history.
-    ///
-    /// The first authenticated hint, and every `collect`, makes the check due now and starts its schedule anew.
-    /// Repeats and hints without a token make it due at most once in [`HINT_INTERVAL`]. On `void` and `expired` an
-    /// authenticated hint opens one recheck, on other final states only a `collect` that says so.
-    ///
-    /// A hint whose job ended while this statement waited for it finds neither job nor verdict; it is put back and
-    /// taken again, when the verdict is seen.
-    pub async fn take_hints(&self, limit: i64, now: DateTime<Utc>) -> Result<TakenHints, StoreError> {
-        let rows = sqlx::query!(
-            r#"-- take_hints
-            WITH taken AS (
-                -- By row address: the cost is that of the rows taken, however many wait behind them.
-                DELETE FROM hints
-                WHERE ctid = ANY (ARRAY(
-                    SELECT ctid
-                    FROM hints
-                    ORDER BY account, lane, hint_id
-                    LIMIT $1
-                    FOR UPDATE SKIP LOCKED
-                ))
-                RETURNING hint_id, account, lane, verification_id, at, kind, authenticated, detail
-            ), good AS (
-                SELECT verification_id,
-                    min(account) AS account,
-                    min(lane) AS lane,
-                    count(*) FILTER (WHERE kind = 'callback')::integer AS callbacks,
-                    min(at) FILTER (WHERE kind = 'callback') AS callback_at,
-                    min(at) FILTER (WHERE authenticated) AS hinted_at,
-                    bool_or(kind = 'collect') AS collect,
-                    bool_or(CASE WHEN kind = 'collect' THEN detail ->> 'recheck' = 'true' ELSE false END) AS recheck
-                FROM taken
-                GROUP BY verification_id
-                ORDER BY verification_id
-            ), jobs AS (
-                UPDATE collect_jobs j
-                SET callbacks = j.callbacks + g.callbacks,
-                    callback_at = coalesce(j.callback_at, g.callback_at),
-                    hinted_at = coalesce(j.hinted_at, g.hinted_at),
-                    lane = CASE
-                        WHEN g.collect
-                            OR (g.hinted_at IS NOT NULL AND j.hinted_at IS NULL)
-                            OR j.nudged_at IS NULL
-                            OR j.nudged_at <= $3
-                        THEN g.lane ELSE j.lane
-                    END,
-                    due_at = CASE
-                        WHEN g.collect
-                            OR (g.hinted_at IS NOT NULL AND j.hinted_at IS NULL)
-                            OR j.nudged_at IS NULL
-                            OR j.nudged_at <= $3
-                        THEN least(j.due_at, $2) ELSE j.due_at
-                    END,
-                    nudged_at = CASE
-                        WHEN g.collect
-                            OR (g.hinted_at IS NOT NULL AND j.hinted_at IS NULL)
-                            OR j.nudged_at IS NULL
-                            OR j.nudged_at <= $3
-                        THEN $2 ELSE j.nudged_at
-                    END,
-                    nudged_again = j.nudged_again OR g.collect
-                        OR (g.hinted_at IS NOT NULL AND j.hinted_at IS NULL)
-                        OR j.nudged_at IS NULL
-                        OR j.nudged_at <= $3,
-                    running = CASE
-                        WHEN g.collect OR (g.hinted_at IS NOT NULL AND j.hinted_at IS NULL) OR j.callback_at IS NULL
-                        THEN 0 ELSE j.running
-                    END,
-                    faults = CASE
-                        WHEN g.collect OR (g.hinted_at IS NOT NULL AND j.hinted_at IS NULL)
-                        THEN 0 ELSE j.faults
-                    END
-                FROM good g
-                WHERE j.verification_id = g.verification_id
-                RETURNING j.verification_id, j.callbacks - g.callbacks AS callbacks_before
-            ), closed AS MATERIALIZED (
-                SELECT g.*
-                FROM good g
-                WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.verification_id = g.verification_id)
-            ), missed AS MATERIALIZED (
-                SELECT c.verification_id
-                FROM closed c
-                WHERE NOT EXISTS (SELECT FROM verdicts d WHERE d.verification_id = c.verification_id OFFSET 0)
-            ), put_back AS (
-                INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
-                SELECT t.account, t.lane, t.verification_id, t.at, t.kind, t.authenticated, t.detail
-                FROM taken t
-                JOIN missed m USING (verification_id)
-                ORDER BY t.hint_id
-            ), reopened AS (
-                INSERT INTO collect_jobs (verification_id, account, lane, due_at, callback_at, callbacks, hinted_at,
-                    nudged_at, recheck, checks)
-                SELECT c.verification_id, c.account, c.lane, $2, c.callback_at, c.callbacks, c.hinted_at, $2, true,
-                    d.checks
-                FROM closed c
-                CROSS JOIN LATERAL (
-                    SELECT status, checks
-                    FROM verdicts
-                    WHERE verdicts.verification_id = c.verification_id
-                    AND superseded_at IS NULL
-                    LIMIT 1
-                ) d
-                WHERE c.recheck
-                OR (d.status IN ('void', 'expired') AND c.hinted_at IS NOT NULL)
-                ON CONFLICT (verification_id) DO NOTHING
-            ), late AS (
-                UPDATE verdicts d
-                SET callback_at = coalesce(d.callback_at, c.callback_at),
-                    hinted_at = coalesce(d.hinted_at, c.hinted_at)
-                FROM closed c
-                WHERE d.verification_id = ANY (ARRAY(SELECT verification_id FROM closed))
-                AND d.verification_id = c.verification_id
-                AND d.superseded_at IS NULL
-                AND ((d.callback_at IS NULL AND c.callback_at IS NOT NULL)
-                    OR (d.hinted_at IS NULL AND c.hinted_at IS NOT NULL))
-            ), counted AS (
-                SELECT g.verification_id,
-                    CASE
-                        WHEN j.verification_id IS NOT NULL THEN j.callbacks_before::bigint
-                        ELSE (SELECT count(*) FROM history h
-                            WHERE h.verification_id = g.verification_id AND h.kind = 'callback')
-                    END AS before
-                FROM good g
-                LEFT JOIN jobs j USING (verification_id)
-                WHERE NOT EXISTS (SELECT FROM missed m WHERE m.verification_id = g.verification_id)
-            ), remembered AS (
-                INSERT INTO history (verification_id, at, kind, detail)
-                SELECT t.verification_id, t.at, CASE t.kind WHEN 'collect' THEN 'operator' ELSE t.kind END, t.detail
-                FROM (
-                    SELECT *, row_number() OVER (PARTITION BY verification_id, kind ORDER BY hint_id) AS place
-                    FROM taken
-                ) t
-                JOIN counted c USING (verification_id)
-                WHERE t.kind = 'collect'
-                OR c.before + t.place <= $4
-                ORDER BY t.hint_id
-            )
-            SELECT g.verification_id AS "verification_id!", g.account AS "account!", g.callbacks AS "callbacks!",
-                c.before = 0 AS "first!", (SELECT count(*) FROM taken) AS "taken!"
-            FROM good g
-            JOIN counted c USING (verification_id)
-            CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS quick"#,
-            limit,
-            now,
-            now - HINT_INTERVAL,
-            KEPT_CALLBACKS
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let taken = rows.first().map_or(0, |row| usize::try_from(row.taken).unwrap_or(0));
-        let nudged = rows
-            .into_iter()
-            .map(|row| Nudged {
-                id: VerificationId(row.verification_id),
-                account: row.account,
-                callbacks: u32::try_from(row.callbacks).unwrap_or(0),
-                first: row.first && row.callbacks > 0,
-            })
-            .collect();
-        Ok(TakenHints { nudged, taken })
     }
 }
 

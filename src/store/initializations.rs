@@ -117,6 +117,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
+        self.remember(new, &registered);
         Ok(registered)
     }
 

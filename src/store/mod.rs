@@ -5,33 +5,41 @@
 //! puts the work back where it was. Whatever is acknowledged to somebody is flushed first.
 
 mod accounts;
+mod answers;
 mod checks;
 mod collect_jobs;
 mod error;
 mod hints;
 mod initializations;
+mod known;
 mod migrate;
 mod records;
 mod returns;
 mod secrets;
 mod signals;
+mod take_hints;
 mod verifications;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgPool};
 
+use known::Known;
+
 pub use accounts::{AccountHealth, CallSlot, Failing};
+pub use answers::{AnswerRead, Reader};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
-pub use collect_jobs::{Lease, LeasedJob, Overdue, Rate, Standing};
+pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
 pub use error::StoreError;
-pub use hints::{AccountToken, Arrival, Arrived, Collect, Nudged, TakenHints};
+pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
+pub use take_hints::{Nudged, TakenHints};
 pub use verifications::{NewVerification, Registered};
 
 /// How long a request waits for a connection before it is told that the database does not answer.
@@ -48,10 +56,11 @@ const TRY_AFTER: Duration = Duration::from_millis(250);
 /// statement again would cost several times its execution.
 const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
 
-/// A handle on the database; clones share one pool.
+/// A handle on the database; clones share one pool, and what is known without asking it.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    known: Arc<Known>,
 }
 
 impl Store {
@@ -76,7 +85,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        Self { pool }
+        Self { pool, known: Arc::new(Known::default()) }
     }
 
     /// Whether the database answers.

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
+use super::known::Registration;
 use super::{Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{TokenHash, VerificationId, json};
@@ -74,7 +75,20 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let registered = insert(&mut transaction, new).await?;
         transaction.commit().await?;
+        self.remember(new, &registered);
         Ok(registered)
+    }
+
+    /// Callbacks of what was just committed need no look-up.
+    pub(super) fn remember(&self, new: &NewVerification, registered: &Registered) {
+        if matches!(registered, Registered::New { .. }) {
+            let registration = Registration {
+                id: new.id,
+                expect_video: new.expect_video.unwrap_or(false),
+                token: new.callback_token,
+            };
+            self.known.remember(&new.account, &new.transaction_id, registration);
+        }
     }
 }
 

@@ -257,7 +257,7 @@ async fn leased() -> (TestApp, Store, LeasedJob, DateTime<Utc>) {
     test.stop().await;
     let store = Store::new(test.database.options(), 4);
     let now = test.clock.now() + TimeDelta::minutes(5);
-    let mut jobs = store.lease_due(lease(now, Uuid::from_u128(1), 10)).await.unwrap();
+    let mut jobs = store.lease_due(lease(now, Uuid::from_u128(1), 10)).await.unwrap().jobs;
     let job = jobs.pop().unwrap();
     assert_eq!((job.id.to_string(), &job.transaction_id), (id, &transaction));
     (test, store, job, now)
@@ -288,6 +288,7 @@ fn passed(id: VerificationId, token: Uuid, at: DateTime<Utc>) -> CheckedFinal {
         last_error: None,
         check_detail: Some("{}".into()),
         at,
+        recheck: false,
         replaces: true,
     }
 }
@@ -339,7 +340,7 @@ async fn a_worker_whose_lease_was_lost_changes_nothing() {
 #[tokio::test]
 async fn a_leased_job_is_leased_to_nobody_else_and_a_stored_verdict_stays_the_only_one() {
     let (test, store, job, now) = leased().await;
-    assert!(store.lease_due(lease(now, Uuid::from_u128(2), 10)).await.unwrap().is_empty());
+    assert!(store.lease_due(lease(now, Uuid::from_u128(2), 10)).await.unwrap().jobs.is_empty());
     assert_eq!(store.renew_leases(&[(job.id, job.token)], Duration::from_mins(1)).await.unwrap(), [job.id]);
     assert!(store.recover_leases().await.unwrap().is_empty(), "it stands for a minute more");
     let recorded = store.record_final(&[passed(job.id, job.token, now)]).await.unwrap();
@@ -360,13 +361,13 @@ async fn a_lease_that_ran_out_is_taken_back() {
         })
         .await;
     assert_eq!(taken, [ACCOUNT]);
-    let again = store.lease_due(lease(now, Uuid::from_u128(3), 10)).await.unwrap();
+    let again = store.lease_due(lease(now, Uuid::from_u128(3), 10)).await.unwrap().jobs;
     assert_eq!(again.iter().map(|job| job.id).collect::<Vec<_>>(), [job.id]);
     assert!(store.record_final(&[passed(job.id, job.token, now)]).await.unwrap().is_empty(), "the first was too late");
 }
 
 #[tokio::test]
-async fn a_hint_that_meets_the_end_of_its_job_is_put_back_and_taken_again() {
+async fn a_hint_that_meets_the_end_of_its_job_is_worked_into_its_verdict() {
     let (test, store, job, now) = leased().await;
     let pool = test.database.pool().await;
     sqlx::query(
@@ -407,8 +408,8 @@ async fn a_hint_that_meets_the_end_of_its_job_is_put_back_and_taken_again() {
         ending.commit().await.unwrap();
     };
     let (taken, ()) = tokio::join!(taking, committing);
-    assert!(taken.unwrap().nudged.is_empty());
-    assert_eq!(store.take_hints(10, now).await.unwrap().nudged.len(), 1);
+    assert_eq!(taken.unwrap().nudged.len(), 1);
+    assert_eq!(store.take_hints(10, now).await.unwrap().taken, 0, "it was taken once");
     let (jobs, recheck): (i64, Option<bool>) =
         sqlx::query_as("SELECT count(*), bool_and(recheck) FROM collect_jobs").fetch_one(&pool).await.unwrap();
     assert_eq!((jobs, recheck), (1, Some(true)), "the void one is asked about again");
@@ -430,7 +431,7 @@ async fn slots_never_exceed_the_rate_in_any_second_and_reach_no_further_than_the
     let mut total = 0;
     let mut first_free: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&pool).await.unwrap();
     while total < 60 {
-        let jobs = store.lease_due(lease(now, Uuid::from_u128(1), 1000)).await.unwrap();
+        let jobs = store.lease_due(lease(now, Uuid::from_u128(1), 1000)).await.unwrap().jobs;
         // At 100 a second less a tenth, a tenth of a second holds ten.
         assert!(jobs.len() <= 11, "{}", jobs.len());
         assert!(jobs.iter().all(|job| job.slot_in <= 0.101), "{:?}", jobs.last().map(|job| job.slot_in));
@@ -476,7 +477,7 @@ async fn throttling_halves_the_rate_which_comes_back_by_itself() {
         // A database that is interrupted in the middle of its statement takes the time gone by for room.
         for _ in 0..3 {
             sqlx::query("UPDATE accounts SET next_slot_at = 'epoch'").execute(&pool).await.unwrap();
-            let jobs = store.lease_due(lease(at, Uuid::from_u128(9), 1000)).await.unwrap();
+            let jobs = store.lease_due(lease(at, Uuid::from_u128(9), 1000)).await.unwrap().jobs;
             let held: Vec<_> = jobs.iter().map(|job| (job.id, job.token)).collect();
             store.release_leases(&held).await.unwrap();
             fewest = fewest.min(jobs.len());
@@ -509,20 +510,20 @@ async fn a_failing_account_gets_one_job_at_its_time_and_all_when_it_is_well() {
     store.release_leases(&[(job.id, job.token)]).await.unwrap();
     assert!(store.mark_failing(ACCOUNT, "bad_key", "InvalidAccessKeyId.NotFound", false, now).await.unwrap());
     let probe_at = now + TimeDelta::seconds(5);
-    assert!(store.lease_due(lease(now, Uuid::from_u128(1), 10)).await.unwrap().is_empty());
+    assert!(store.lease_due(lease(now, Uuid::from_u128(1), 10)).await.unwrap().jobs.is_empty());
     assert_eq!(store.next_due(ACCOUNT).await.unwrap(), Some(probe_at));
-    let probes = store.lease_due(lease(probe_at, Uuid::from_u128(2), 10)).await.unwrap();
+    let probes = store.lease_due(lease(probe_at, Uuid::from_u128(2), 10)).await.unwrap().jobs;
     assert!(probes.len() == 1 && probes[0].standing == Standing::Probed);
     store.release_leases(&[(job.id, Uuid::from_u128(2))]).await.unwrap();
-    assert!(store.lease_due(lease(probe_at, Uuid::from_u128(3), 10)).await.unwrap().is_empty(), "one probe at a time");
+    assert!(store.lease_due(lease(probe_at, Uuid::from_u128(3), 10)).await.unwrap().jobs.is_empty(), "one probe at a time");
     // A probe that was not sent is due again; one that got lost a minute later.
     store.return_probe(ACCOUNT, probe_at).await.unwrap();
-    let probes = store.lease_due(lease(probe_at, Uuid::from_u128(4), 10)).await.unwrap();
+    let probes = store.lease_due(lease(probe_at, Uuid::from_u128(4), 10)).await.unwrap().jobs;
     assert_eq!(probes.len(), 1);
     store.release_leases(&[(job.id, Uuid::from_u128(4))]).await.unwrap();
     assert_eq!(store.next_due(ACCOUNT).await.unwrap(), Some(probe_at + TimeDelta::seconds(60)));
     assert!(store.mark_well(ACCOUNT).await.unwrap());
-    let jobs = store.lease_due(lease(probe_at, Uuid::from_u128(5), 10)).await.unwrap();
+    let jobs = store.lease_due(lease(probe_at, Uuid::from_u128(5), 10)).await.unwrap().jobs;
     assert!(jobs.len() == 1 && jobs[0].standing == Standing::Well);
     drop(test);
 }

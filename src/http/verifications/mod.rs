@@ -6,6 +6,7 @@ pub mod history;
 mod initialize;
 pub mod list;
 pub mod query;
+pub mod raw;
 pub mod register;
 pub mod show;
 

@@ -20,6 +20,10 @@ const LONGEST_SUB_CODE: usize = 64;
 const LONGEST_TEXT: usize = 1024;
 const MOST_NOTES: usize = 16;
 
+/// The members of `ExtSourceInfo` are named after what was matched (`govId`, `dob`). A match is at most 1, or 100 in
+/// percent; a larger number is the matched thing itself, which is document data.
+const HIGHEST_MATCH: f64 = 100.0;
+
 /// Scores whose name here is not the provider's in snake case.
 const SCORES: [(&str, &str); 4] = [
     ("face_comparison_score", "face_comparison"),
@@ -168,6 +172,9 @@ impl Findings {
         let Some(number) = number(value) else {
             return self.note(format!("{name} is no finite number and was left out"));
         };
+        if !has_score_name(name) && number.abs() > HIGHEST_MATCH {
+            return self.note(format!("{name} is too large for a score and was left out"));
+        }
         let snake = snake_case(name);
         let ours = SCORES.iter().find(|(theirs, _)| *theirs == snake).map_or(snake, |(_, ours)| (*ours).to_owned());
         if self.scores.len() >= MOST_SCORES {
@@ -239,8 +246,11 @@ fn is_absent(value: &Value) -> bool {
 }
 
 fn is_score(name: &str, part_name: &str) -> bool {
-    part_name == "ExtSourceInfo"
-        || name.ends_with("Score")
+    part_name == "ExtSourceInfo" || has_score_name(name)
+}
+
+fn has_score_name(name: &str) -> bool {
+    name.ends_with("Score")
         || name.ends_with("_score")
         || name.eq_ignore_ascii_case("faceQuality")
         || name == "face_quality"

@@ -147,6 +147,15 @@ fn a_score_that_is_no_finite_number_is_left_out_and_noted_by_name_alone() {
 }
 
 #[test]
+fn a_document_number_in_place_of_its_match_is_no_score() {
+    for value in [json!(3_173_019_876_543_210_u64), json!("3173019876543210"), json!(-19_870_605), json!(100.1)] {
+        let found = with_part("ExtSourceInfo", &json!({"govId": value, "dob": 100, "riskScore": 850}));
+        assert_eq!(json!(found.scores), json!({"dob": 100.0, "risk_score": 850.0}), "{value}");
+        assert_eq!(found.notes, ["govId is too large for a score and was left out"]);
+    }
+}
+
+#[test]
 fn a_signal_with_an_unexpected_value_is_left_out_and_noted_by_name_alone() {
     for (name, value) in [
         ("facePassed", json!("CANARY")),

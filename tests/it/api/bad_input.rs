@@ -1,11 +1,10 @@
 //! Whatever comes in, the answer is never a 5xx: both routers, fed directly, so that not even a URL parser tidies up.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use checkback::http::{self, Api, Key, Keys, Scope};
+use checkback::http::{self, Api, Key, Keys, Parts, Scope};
 use checkback::lifecycle::Tasks;
 use checkback::telemetry;
 use proptest::prelude::*;
@@ -73,13 +72,13 @@ async fn no_request_is_answered_with_a_server_error() {
         sha256: Sha256::digest(KEY).into(),
         scopes: BTreeSet::from([Scope::Register, Scope::Read, Scope::Operate]),
     };
-    let api = Api {
+    let api = Api::new(Parts {
         service: test.app.as_ref().unwrap().service.clone(),
-        keys: Arc::new(Keys::Known(vec![key])),
+        keys: Keys::Known(vec![key]),
         open_metrics: false,
         metrics: telemetry::metrics().unwrap(),
         tasks: Tasks::new(),
-    };
+    });
     let (public, internal) = (http::public_router(&api), http::internal_router(&api));
     let runtime = tokio::runtime::Handle::current();
     let run = move || -> Result<(), String> {

@@ -9,7 +9,7 @@ use super::{problem, register_plain, wrong_fields};
 use crate::support::app::{KEY, Setup, TestApp};
 
 /// Keys that each lack all scopes but one.
-fn keys_of_one_scope() -> String {
+pub fn keys_of_one_scope() -> String {
     let key = |scope: &str| {
         let digest = hex::encode(Sha256::digest(format!("only-{scope}")));
         format!("[[auth.keys]]\nname = \"only-{scope}\"\nsha256 = \"{digest}\"\nscopes = [\"{scope}\"]\n")
@@ -27,6 +27,7 @@ async fn without_a_known_key_every_endpoint_is_refused() {
         (Method::GET, "/verifications".to_owned()),
         (Method::GET, one.clone()),
         (Method::GET, format!("{one}/history")),
+        (Method::GET, format!("{one}/raw")),
         (Method::POST, format!("{one}/collect")),
         (Method::GET, "/metrics".to_owned()),
     ] {
@@ -56,6 +57,7 @@ async fn a_key_opens_only_what_its_scope_says() {
         (Method::GET, "/verifications", "read"),
         (Method::GET, &one, "read"),
         (Method::GET, &format!("{one}/history"), "read"),
+        (Method::GET, &format!("{one}/raw"), "evidence"),
         (Method::POST, &collect, "register"),
         (Method::GET, "/metrics", "read"),
     ] {
@@ -188,6 +190,10 @@ async fn every_wrong_value_of_a_query_is_told_at_once() {
         assert_eq!(wrong_fields(&problem), ["wait"]);
     }
     problem(test.get(&format!("/verifications/{id}?more=1")).await, 422, "query_invalid").await;
+    for revision in ["0", "-1", "one", "99999999999"] {
+        let path = format!("/verifications/{id}/raw?revision={revision}");
+        assert_eq!(wrong_fields(&problem(test.get(&path).await, 422, "query_invalid").await), ["revision"]);
+    }
 }
 
 #[tokio::test]
@@ -197,6 +203,7 @@ async fn unknown_ids_are_not_found() {
         let one = format!("/verifications/{id}");
         problem(test.get(&one).await, 404, "verification_not_found").await;
         problem(test.get(&format!("{one}/history")).await, 404, "verification_not_found").await;
+        problem(test.get(&format!("{one}/raw")).await, 404, "verification_not_found").await;
         let collect = test.request(Method::POST, &format!("{one}/collect")).send().await.unwrap();
         problem(collect, 404, "verification_not_found").await;
     }
@@ -210,6 +217,7 @@ async fn a_path_of_one_listener_is_not_found_on_the_other() {
         "/verifications".to_owned(),
         format!("/verifications/{id}"),
         format!("/verifications/{id}/history"),
+        format!("/verifications/{id}/raw"),
         format!("/verifications/{id}/collect"),
         "/metrics".to_owned(),
         "/readyz".to_owned(),
@@ -235,6 +243,7 @@ async fn a_method_that_does_not_fit_is_refused_with_those_that_do() {
     for (url, method, allowed) in [
         (test.internal("/verifications"), Method::PUT, vec!["GET", "POST"]),
         (test.internal(&format!("/verifications/{id}")), Method::POST, vec!["GET"]),
+        (test.internal(&format!("/verifications/{id}/raw")), Method::POST, vec!["GET"]),
         (test.internal(&format!("/verifications/{id}/collect")), Method::GET, vec!["POST"]),
         (test.internal("/readyz"), Method::POST, vec!["GET"]),
         (test.public("/callbacks/alibaba-sg"), Method::PUT, vec!["GET", "POST"]),

@@ -7,6 +7,7 @@ mod health;
 mod history;
 mod list;
 mod outage;
+mod raw;
 mod register;
 mod show;
 

@@ -1,0 +1,41 @@
+//! `GET /verifications/{id}/raw`: the provider's answer behind the verdict. The one place where document data is found.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+use super::query::Query;
+use super::{PathId, parse_id};
+use crate::http::auth::Scope;
+use crate::http::{Api, Problem, REQUEST_ID, answered};
+use crate::store::{AnswerRead, Reader};
+
+pub async fn raw(State(api): State<Api>, id: PathId, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    let key = api.keys.require(&headers, Scope::Evidence)?;
+    let mut query = Query::of(&uri);
+    let revision = query.take("revision", |text| {
+        text.parse().ok().filter(|revision| *revision > 0).ok_or("must be a whole number from 1")
+    });
+    query.finish()?;
+    let request_id = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let reader = Reader { key, request_id };
+    match answered(api.service.read_answer(parse_id(id)?, revision, &reader)).await? {
+        AnswerRead::Read(answer) => {
+            let kind = HeaderValue::from_static("application/json");
+            let caching = HeaderValue::from_static("no-store");
+            Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, caching)], answer).into_response())
+        }
+        AnswerRead::NotFound => Err(Problem::verification_not_found()),
+        AnswerRead::NoVerdict => Err(match revision {
+            Some(revision) => Problem::answer_not_found(format!(
+                "The verification has no revision {revision}. Its history names those that it has."
+            )),
+            None => Problem::answer_not_found(
+                "The verification has no verdict yet. `GET /verifications/{id}?wait=60` answers as soon as it has one.",
+            ),
+        }),
+        AnswerRead::NotKept(status) => Err(Problem::answer_not_found(format!(
+            "The verification is {status}, and no answer of the provider is kept for it. Its `reason` says more."
+        ))),
+    }
+}
