@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{self, AccountKind, AuthMode, Config, Environment};
+use crate::config::{self, AccountKind, AuthMode, Config, Environment, ZolozAuth};
 use crate::domain::TokenHash;
 use crate::entropy::Entropy;
 use crate::http::{self, Api, Key, Keys, Parts, Scope};
@@ -26,6 +26,9 @@ use crate::provider::alibaba::credentials::{Credentials, KeyParts};
 use crate::provider::alibaba::endpoint::{Endpoint, Network};
 use crate::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use crate::provider::http::{HttpClient, HttpSettings};
+use crate::provider::zoloz::keys::{MerchantKey, ZolozKey};
+use crate::provider::zoloz::sign::{AccessKey, AccessKeyError};
+use crate::provider::zoloz::{Auth, ZolozClient, ZolozSettings};
 use crate::service::Service;
 use crate::service::account::{Account, Reach};
 use crate::store::{Migrations, Store};
@@ -259,9 +262,11 @@ fn accounts(config: &Config, environment: &Environment, options: &Options) -> an
                     alibaba(settings, account.allow_http, environment).with_context(|| format!("accounts.{name}"))?;
                 Arc::new(AlibabaClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
             }
-            AccountKind::Zoloz(_) => anyhow::bail!(
-                "accounts.{name}: kind = \"zoloz\" is not available in this version; remove the account for now"
-            ),
+            AccountKind::Zoloz(settings) => {
+                let settings =
+                    zoloz(settings).map_err(|(key, problem)| anyhow::anyhow!("accounts.{name}.{key} {problem}"))?;
+                Arc::new(ZolozClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
+            }
         };
         Ok(Account {
             name: name.clone(),
@@ -333,4 +338,66 @@ fn alibaba(
         // Evidence is not stored yet, so images would only be transferred to be thrown away.
         images: false,
     })
+}
+
+/// Reads the keys; of one that cannot be used, its name in the settings and what is wrong with it.
+fn zoloz(account: &config::ZolozAccount) -> Result<ZolozSettings, (&'static str, String)> {
+    let auth = match &account.auth {
+        ZolozAuth::Rsa { merchant_private_key, zoloz_public_key, encrypt } => {
+            let merchant = MerchantKey::read(merchant_private_key.expose_secret())
+                .map_err(|error| ("merchant_private_key", error.to_string()))?;
+            let zoloz = ZolozKey::read(zoloz_public_key.expose_secret())
+                .map_err(|error| ("zoloz_public_key", error.to_string()))?;
+            Auth::Rsa { merchant: Box::new(merchant), zoloz: Box::new(zoloz), encrypt: *encrypt }
+        }
+        ZolozAuth::AkSk { access_key, secret_key } => {
+            Auth::AkSk(AccessKey::new(access_key, secret_key).map_err(|error| match error {
+                AccessKeyError::Id => ("access_key", error.to_string()),
+                AccessKeyError::Secret => ("secret_key", error.to_string()),
+            })?)
+        }
+    };
+    Ok(ZolozSettings { endpoint: account.endpoint.clone(), client_id: account.client_id.clone(), auth })
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    fn account(auth: ZolozAuth) -> config::ZolozAccount {
+        config::ZolozAccount {
+            endpoint: Url::parse("https://sg-production-api.zoloz.com").unwrap(),
+            client_id: "2089012345678900".to_owned(),
+            auth,
+        }
+    }
+
+    #[test]
+    fn a_wrong_zoloz_key_is_named_with_what_is_wrong() {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../tests/vectors/zoloz.json")).unwrap();
+        let key = |name: &str| vectors["keys"]["merchant"][name].as_str().unwrap().to_owned();
+        let (private, public) = (key("private_key_pkcs8_pem"), key("public_key_spki_pem"));
+        let rsa = |private: &str, public: &str| {
+            let (merchant_private_key, zoloz_public_key) = (private.into(), public.into());
+            zoloz(&account(ZolozAuth::Rsa { merchant_private_key, zoloz_public_key, encrypt: true }))
+        };
+        let aksk = |access_key: &str, secret_key: &str| {
+            let (access_key, secret_key) = (access_key.into(), secret_key.into());
+            zoloz(&account(ZolozAuth::AkSk { access_key, secret_key }))
+        };
+        assert!(rsa(&private, &public).is_ok());
+        assert!(aksk("AK", "c2VjcmV0").is_ok());
+        for (settings, name, problem) in [
+            (rsa(&public, &public), "merchant_private_key", "is a public key"),
+            (rsa(&private, &private), "zoloz_public_key", "is a private key"),
+            (rsa(&private, "AAAA"), "zoloz_public_key", "damaged"),
+            (aksk("A K", "c2VjcmV0"), "access_key", "blank"),
+            (aksk("AK", "+/+/"), "secret_key", "Base64"),
+        ] {
+            let (key, message) = settings.unwrap_err();
+            assert!(key == name && message.contains(problem), "{key} {message}");
+        }
+    }
 }

@@ -29,7 +29,8 @@ impl Entropy {
         Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))))
     }
 
-    fn bytes<const N: usize>(&self) -> [u8; N] {
+    /// Unguessable bytes: keys.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
         // A generator is never left half-changed by a panic, so a poisoned lock holds a sound one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).random()
     }

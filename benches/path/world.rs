@@ -6,10 +6,10 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use checkback::private_postgres::{Durability, Options, PrivatePostgres, Search};
-use checkback::simulator::{CreateTransaction, Settings, Simulator};
 use checkback::domain::TokenHash;
+use checkback::private_postgres::{Durability, Options, PrivatePostgres, Search};
 use checkback::service::register::Registration;
+use checkback::simulator::{CreateTransaction, Settings, Simulator};
 use checkback::store::Store;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;

@@ -98,12 +98,22 @@ impl Trouble {
     /// What happened and what to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::BadKey => "the access key is unknown or disabled: check access_key_id at the provider",
-            Self::BadSignature => "the signature is refused: check access_key_secret and the setting signature",
-            Self::NoPermission => {
-                "the key may not call ID Verification: grant its RAM user AliyunAntCloudAuthFullAccess"
+            Self::BadKey => {
+                "the key is unknown or disabled: check access_key_id, or for ZOLOZ client_id and access_key, at the \
+                 provider"
             }
-            Self::NotActivated => "the service is not activated or a bill is overdue: look at the provider's console",
+            Self::BadSignature => {
+                "the signature is refused: check access_key_secret and the setting signature, or for ZOLOZ that the \
+                 provider has the public half of merchant_private_key, or the secret_key"
+            }
+            Self::NoPermission => {
+                "the key may not make this call: grant its RAM user AliyunAntCloudAuthFullAccess, or have ZOLOZ \
+                 enable the product for this client_id"
+            }
+            Self::NotActivated => {
+                "the service is not activated, its quota is used up or a bill is overdue: look at the provider's \
+                 console"
+            }
             Self::ClockSkew => "this machine's clock is off: synchronise it",
             Self::Configuration => "the provider refuses how it is called: check endpoint and product",
         }

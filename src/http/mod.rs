@@ -98,14 +98,12 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         // As one layer, because the router puts each layer into a box of its own, for each request.
-        .layer(
-            ServiceBuilder::new().layer(CountLayer::new(listener)).layer(CatchPanicLayer::custom(
-                |_: Box<dyn std::any::Any + Send>| {
-                    // What a panic says may hold data; the panic hook has logged its place.
-                    Problem::internal().into_response()
-                },
-            )),
-        )
+        .layer(ServiceBuilder::new().layer(CountLayer::new(listener)).layer(CatchPanicLayer::custom(
+            |_: Box<dyn std::any::Any + Send>| {
+                // What a panic says may hold data; the panic hook has logged its place.
+                Problem::internal().into_response()
+            },
+        )))
         .with_state(api.clone())
 }
 

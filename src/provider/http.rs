@@ -3,13 +3,27 @@
 //! It follows no redirects (a signed request is for one host), uses no proxy (neither `HTTP_PROXY` and its
 //! kin nor the system's), and never repeats a call whose request may have reached the provider. Errors hold
 //! no URL, because a query names transactions. What an answer means is left to the adapters.
+//!
+//! Large answers share one budget of memory: an answer takes its room before its body is read and gives it back when
+//! the body is dropped, so that any number of calls at once holds no more bytes than that, and small answers never
+//! wait for large ones.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::redirect::Policy;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use url::Url;
+
+/// Answers up to this length need no room.
+pub const SMALL_BODY: usize = 256 << 10;
+/// What all large answers may hold together, unless the longest answer allowed is longer.
+const ROOM: usize = 64 << 20;
+/// Room is counted in pieces of this size.
+const PIECE: usize = 1 << 10;
 
 #[derive(Clone, Copy, Debug)]
 pub struct HttpSettings {
@@ -31,19 +45,44 @@ impl Default for HttpSettings {
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: reqwest::Client,
+    total: Duration,
     max_body: usize,
+    room: Arc<Semaphore>,
+}
+
+/// Room that a large answer holds until this is dropped.
+#[derive(Debug, Default)]
+pub struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// Lets the room go together with the bytes that were made from its answer.
+    #[must_use]
+    pub fn held_by(self, bytes: Bytes) -> Bytes {
+        struct Held(Bytes, #[expect(dead_code, reason = "it is there to be dropped")] OwnedSemaphorePermit);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        match self.0 {
+            Some(permit) => Bytes::from_owner(Held(bytes, permit)),
+            None => bytes,
+        }
+    }
 }
 
 /// An answer, whatever its status.
 pub struct HttpAnswer {
     pub status: StatusCode,
     pub body: Bytes,
+    /// Belongs to the body: whoever keeps the one keeps the other.
+    pub room: Room,
     headers: HeaderMap,
 }
 
 impl HttpAnswer {
     pub fn new(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
-        Self { status, body, headers }
+        Self { status, body, room: Room::default(), headers }
     }
 
     /// A header that is there and is plain text.
@@ -67,6 +106,8 @@ pub enum HttpError {
     Connect(#[source] reqwest::Error),
     #[error("no whole answer came in time")]
     Timeout(#[source] reqwest::Error),
+    #[error("too many large answers came at once: there was no room for this one in time")]
+    NoRoom,
     #[error("the answer is longer than {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("the connection broke or the answer is no HTTP")]
@@ -79,6 +120,7 @@ impl HttpError {
         match self {
             Self::Connect(_) => "connect_failed",
             Self::Timeout(_) => "timeout",
+            Self::NoRoom => "no_room",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::Broken(_) => "connection_broken",
         }
@@ -105,6 +147,11 @@ pub struct BuildError(#[source] reqwest::Error);
 
 impl HttpClient {
     pub fn new(settings: HttpSettings) -> Result<Self, BuildError> {
+        Self::with_room(settings, ROOM)
+    }
+
+    /// `room`: what all large answers may hold together, in bytes; at least the longest answer.
+    pub fn with_room(settings: HttpSettings, room: usize) -> Result<Self, BuildError> {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that makes clients for providers")]
         let builder = reqwest::Client::builder();
         let client = builder
@@ -120,7 +167,9 @@ impl HttpClient {
             .pool_idle_timeout(Duration::from_secs(50))
             .build()
             .map_err(BuildError)?;
-        Ok(Self { client, max_body: settings.max_body })
+        // The longest answer always fits, so that no call waits for more than there is.
+        let pieces = room.max(settings.max_body).div_ceil(PIECE);
+        Ok(Self { client, total: settings.total, max_body: settings.max_body, room: Arc::new(Semaphore::new(pieces)) })
     }
 
     /// Makes one call. Every status is an answer; only the lack of a whole one is an error.
@@ -131,38 +180,60 @@ impl HttpClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<HttpAnswer, HttpError> {
+        let until = Instant::now() + self.total;
         let mut request = self.client.request(method, url).headers(headers);
         if !body.is_empty() {
             request = request.body(body);
         }
         let mut response = request.send().await?;
         let status = response.status();
-        let body = self.read(&mut response).await?;
-        Ok(HttpAnswer { status, body, headers: std::mem::take(response.headers_mut()) })
+        let (body, room) = self.read(&mut response, until).await?;
+        Ok(HttpAnswer { status, body, room, headers: std::mem::take(response.headers_mut()) })
     }
 
-    async fn read(&self, response: &mut reqwest::Response) -> Result<Bytes, HttpError> {
+    async fn read(&self, response: &mut reqwest::Response, until: Instant) -> Result<(Bytes, Room), HttpError> {
         let too_large = HttpError::BodyTooLarge { limit: self.max_body };
-        let announced = response.content_length().unwrap_or(0);
-        if announced > self.max_body as u64 {
-            return Err(too_large);
+        let announced = match response.content_length().map(usize::try_from) {
+            Some(Ok(length)) if length <= self.max_body => Some(length),
+            Some(_) => return Err(too_large),
+            None => None,
+        };
+        let mut room = Room::default();
+        // Before the first byte, so that what waits is in the network's buffers and not in ours.
+        if let Some(length) = announced.filter(|length| *length > SMALL_BODY) {
+            room = self.take_room(length, until).await?;
         }
         // Most answers come in one piece, which then needs no copy.
-        let Some(first) = response.chunk().await? else { return Ok(Bytes::new()) };
+        let Some(first) = response.chunk().await? else { return Ok((Bytes::new(), room)) };
         if first.len() > self.max_body {
             return Err(too_large);
         }
-        let Some(second) = response.chunk().await? else { return Ok(first) };
-        let mut body = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
+        if announced == Some(first.len()) {
+            return Ok((first, room));
+        }
+        let Some(second) = response.chunk().await? else { return Ok((first, room)) };
+        let mut body = BytesMut::with_capacity(announced.unwrap_or(first.len() + second.len()));
         body.extend_from_slice(&first);
         let mut next = Some(second);
         while let Some(chunk) = next {
-            if body.len() + chunk.len() > self.max_body {
+            let length = body.len() + chunk.len();
+            if length > self.max_body {
                 return Err(too_large);
+            }
+            if length > SMALL_BODY && announced.is_none() && room.0.is_none() {
+                room = self.take_room(self.max_body, until).await?;
             }
             body.extend_from_slice(&chunk);
             next = response.chunk().await?;
         }
-        Ok(body.freeze())
+        Ok((body.freeze(), room))
+    }
+
+    /// Once for each answer and never more than there is, so that calls cannot wait for each other.
+    async fn take_room(&self, bytes: usize, until: Instant) -> Result<Room, HttpError> {
+        let pieces = u32::try_from(bytes.div_ceil(PIECE)).map_err(|_| HttpError::NoRoom)?;
+        let permit = timeout_at(until, Arc::clone(&self.room).acquire_many_owned(pieces)).await;
+        // The semaphore is never closed, so the inner error does not come about.
+        permit.ok().and_then(Result::ok).map(|permit| Room(Some(permit))).ok_or(HttpError::NoRoom)
     }
 }

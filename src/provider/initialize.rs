@@ -22,6 +22,13 @@ pub struct Prepared {
     pub expect_video: bool,
 }
 
+/// What the merchant says beside the members.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    pub product: Option<&'a str>,
+    pub has_return_url: bool,
+}
+
 /// A member that cannot be sent, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WrongMember {
@@ -78,6 +85,23 @@ pub struct Initialized {
     pub transaction_url: Option<String>,
     pub protocol: Option<String>,
     pub client_cfg: Option<String>,
+}
+
+/// Longer ids are not stored.
+const LONGEST_ID: usize = 128;
+
+/// Whether a provider's id can be stored and asked for.
+pub fn is_transaction_id(id: &str) -> bool {
+    id.chars().count() <= LONGEST_ID && !id.trim().is_empty() && !id.chars().any(char::is_control)
+}
+
+/// A member of an answer as text; `None` where it is absent or empty.
+pub fn answer_text(value: Option<&Value>) -> Option<String> {
+    match value {
+        Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+        Some(value @ (Value::Object(_) | Value::Number(_))) => Some(value.to_string()),
+        _ => None,
+    }
 }
 
 /// Why there is no new transaction, or why nobody knows.

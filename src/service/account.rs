@@ -53,6 +53,11 @@ pub struct Deadlines {
 }
 
 impl Account {
+    /// Whether results of this product can be asked for; if not, why.
+    pub fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {
+        self.provider.check_product(product)
+    }
+
     /// The deadlines run from the first authenticated hint, and before there is one from when the flow is given up.
     pub fn deadlines(&self, registered_at: DateTime<Utc>, hinted_at: Option<DateTime<Utc>>) -> Deadlines {
         let give_up_at = later(registered_at, self.give_up_after);

@@ -29,7 +29,7 @@ use crate::store::{
     Initialization, InitializationState, NewInitialization, NewVerification, Registered, Standing, StoreError,
 };
 
-pub use crate::provider::initialize::{InitializeError, Prepared, WrongMember};
+pub use crate::provider::initialize::{Beside, InitializeError, Prepared, WrongMember};
 
 /// How long one step at the database may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -122,8 +122,8 @@ struct Call {
 
 impl Account {
     /// Checks the members that the merchant gives for a new transaction.
-    pub fn prepare(&self, members: Map<String, Value>) -> Result<Prepared, Vec<WrongMember>> {
-        self.provider.prepare(members)
+    pub fn prepare(&self, members: Map<String, Value>, beside: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
+        self.provider.prepare(members, beside)
     }
 }
 

@@ -136,10 +136,8 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         let (seen, left) = rows.first().map_or((0, 0), |row| (row.seen, row.left));
-        let mut nudged: Vec<Nudged> = rows
-            .into_iter()
-            .filter_map(|row| Some(Nudged::new(row.account?, row.callbacks?, row.before?)))
-            .collect();
+        let mut nudged: Vec<Nudged> =
+            rows.into_iter().filter_map(|row| Some(Nudged::new(row.account?, row.callbacks?, row.before?))).collect();
         if left > 0 {
             nudged.extend(self.take_closed_hints(limit, now).await?);
         }

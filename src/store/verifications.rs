@@ -82,11 +82,8 @@ impl Store {
     /// Callbacks of what was just committed need no look-up.
     pub(super) fn remember(&self, new: &NewVerification, registered: &Registered) {
         if matches!(registered, Registered::New { .. }) {
-            let registration = Registration {
-                id: new.id,
-                expect_video: new.expect_video.unwrap_or(false),
-                token: new.callback_token,
-            };
+            let registration =
+                Registration { id: new.id, expect_video: new.expect_video.unwrap_or(false), token: new.callback_token };
             self.known.remember(&new.account, &new.transaction_id, registration);
         }
     }

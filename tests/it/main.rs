@@ -18,6 +18,7 @@ mod demo;
 mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
+mod large_answers;
 #[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
@@ -33,3 +34,4 @@ mod returns;
 mod schedule;
 mod support;
 mod vectors;
+mod zoloz;

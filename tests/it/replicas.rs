@@ -515,7 +515,10 @@ async fn a_failing_account_gets_one_job_at_its_time_and_all_when_it_is_well() {
     let probes = store.lease_due(lease(probe_at, Uuid::from_u128(2), 10)).await.unwrap().jobs;
     assert!(probes.len() == 1 && probes[0].standing == Standing::Probed);
     store.release_leases(&[(job.id, Uuid::from_u128(2))]).await.unwrap();
-    assert!(store.lease_due(lease(probe_at, Uuid::from_u128(3), 10)).await.unwrap().jobs.is_empty(), "one probe at a time");
+    assert!(
+        store.lease_due(lease(probe_at, Uuid::from_u128(3), 10)).await.unwrap().jobs.is_empty(),
+        "one probe at a time"
+    );
     // A probe that was not sent is due again; one that got lost a minute later.
     store.return_probe(ACCOUNT, probe_at).await.unwrap();
     let probes = store.lease_due(lease(probe_at, Uuid::from_u128(4), 10)).await.unwrap().jobs;

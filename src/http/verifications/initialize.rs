@@ -17,7 +17,7 @@ use super::register::{Common, Given, Members, respond};
 use crate::http::error::FieldError;
 use crate::http::{Api, Problem};
 use crate::service::account::Account;
-use crate::service::initialize::{NotStarted, Wish};
+use crate::service::initialize::{Beside, NotStarted, Wish};
 use crate::service::pace::NoSlot;
 
 const KEY: &str = "idempotency-key";
@@ -86,8 +86,9 @@ fn parse(
         }
     }
     let Common { account, merchant_biz_id, product, expect_video, return_url, metadata } = members.common(accounts);
+    let beside = Beside { product: product.as_deref(), has_return_url: return_url.is_some() };
     let prepared = match (initialize, &account) {
-        (Some(Ok(initialize)), Some(account)) => match account.prepare(initialize) {
+        (Some(Ok(initialize)), Some(account)) => match account.prepare(initialize, beside) {
             Ok(prepared) => Some(prepared),
             Err(wrong) => {
                 members.errors.extend(wrong.into_iter().map(|wrong| {

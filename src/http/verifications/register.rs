@@ -191,6 +191,12 @@ fn parse(accounts: &BTreeMap<String, Arc<Account>>, given: Given) -> Result<(Arc
     }
     let callback_token = members.text("callback_token", |text| plain(text, 512, "must have 1 to 512 characters"));
     let Common { account, merchant_biz_id, product, expect_video, return_url, metadata } = members.common(accounts);
+    // A product that is no name is refused already.
+    if let (Some(account), false) = (&account, members.errors.iter().any(|error| error.field == "product"))
+        && let Err(message) = account.check_product(product.as_deref())
+    {
+        members.errors.push(FieldError::new("product", message));
+    }
     let errors = members.finish();
     match (account, transaction_id) {
         (Some(account), Some(transaction_id)) if errors.is_empty() => Ok((

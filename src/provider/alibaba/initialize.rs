@@ -10,10 +10,13 @@ use serde_json::{Map, Value};
 
 use crate::domain::{Outcome, ProviderError};
 use crate::provider::http::HttpError;
-use crate::provider::initialize::{InitializeError, InitializeRequest, Initialized, Prepared, WrongMember};
+use crate::provider::initialize::{
+    InitializeError, InitializeRequest, Initialized, Prepared, WrongMember, answer_text, is_transaction_id,
+};
+use crate::provider::parts::{Part, member, part};
 
 use super::sign::Parameter;
-use super::{AlibabaClient, Called, NotCalled, codes, wire};
+use super::{AlibabaClient, Called, NotCalled, codes};
 
 /// Set by us, and where the merchant says it instead.
 const OURS: [(&str, &str); 4] = [
@@ -40,9 +43,6 @@ const COMMON: [&str; 9] = [
 const IN_BODY: &str = "FacePictureBase64";
 
 const LONGEST_NAME: usize = 64;
-
-/// Longer ids are not stored.
-const LONGEST_ID: usize = 128;
 
 pub(super) fn prepare(given: Map<String, Value>) -> Result<Prepared, Vec<WrongMember>> {
     let mut wrong = Vec::new();
@@ -173,16 +173,10 @@ fn by_status(status: u16) -> InitializeError {
 fn read(body: &[u8]) -> Option<Initialized> {
     let text = std::str::from_utf8(body).ok()?.trim_start_matches('\u{feff}');
     let outer: Map<String, Value> = serde_json::from_str(text).ok()?;
-    let wire::Part::Object(result) = wire::part(&outer, "Result") else { return None };
-    let take = |name: &str| match wire::member(&result, name) {
-        Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
-        Some(value @ (Value::Object(_) | Value::Number(_))) => Some(value.to_string()),
-        _ => None,
-    };
-    let is_id =
-        |id: &String| id.chars().count() <= LONGEST_ID && !id.trim().is_empty() && !id.chars().any(char::is_control);
+    let Part::Object(result) = part(&outer, "Result") else { return None };
+    let take = |name: &str| answer_text(member(&result, name));
     Some(Initialized {
-        transaction_id: take("TransactionId").filter(is_id)?,
+        transaction_id: take("TransactionId").filter(|id| is_transaction_id(id))?,
         transaction_url: take("TransactionUrl"),
         protocol: take("Protocol"),
         client_cfg: take("ClientCfg"),
@@ -195,6 +189,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::provider::alibaba::wire;
     use crate::provider::http::HttpAnswer;
 
     fn prepared(members: Value) -> Result<Prepared, Vec<String>> {

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::domain::{Outcome, ProviderError, Trouble};
@@ -27,7 +28,7 @@ use self::credentials::Credentials;
 use self::endpoint::Endpoint;
 use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
 use super::http::{HttpAnswer, HttpClient, HttpError};
-use super::initialize::{InitializeAnswer, InitializeRequest, Prepared, WrongMember};
+use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
 use super::{Answer, CheckRequest, Provider};
 
 const VERSION: &str = "2022-08-09";
@@ -258,7 +259,7 @@ impl Provider for AlibabaClient {
         Box::pin(self.check(request))
     }
 
-    fn prepare(&self, members: serde_json::Map<String, serde_json::Value>) -> Result<Prepared, Vec<WrongMember>> {
+    fn prepare(&self, members: Map<String, Value>, _: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
         initialize::prepare(members)
     }
 

@@ -1,9 +1,11 @@
-//! Signature vectors: what the provider's own SDKs signed, compared with what the shipped signer signs.
+//! Signature vectors: what the providers' own SDKs signed, compared with what the shipped signers sign.
 //!
 //! Beside `tests/vectors/`, all JSON files in the folder named by `CHECKBACK_EXTRA_VECTORS` are checked. A file is
 //! recognised by its shape; one that is not recognised fails the test, so that none is skipped unnoticed.
 
 #![cfg(test)]
+
+mod zoloz;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -165,6 +167,23 @@ fn vector_of(value: Value) -> Result<Vector, String> {
     parsed.map_err(|error| format!("holds a vector that cannot be read: {error}"))
 }
 
+/// How many vectors of a file were checked and met.
+fn check_file(content: Value) -> Result<usize, String> {
+    if content.get("cases").is_some() {
+        let file: zoloz::File =
+            serde_json::from_value(content).map_err(|error| format!("holds cases that cannot be read: {error}"))?;
+        return if file.cases.is_empty() { Err("holds no case".to_owned()) } else { Ok(file.check()) };
+    }
+    let vectors = vectors_of(content)?;
+    for vector in &vectors {
+        match vector {
+            Vector::Acs3(vector) => check_acs3(vector),
+            Vector::Rpc(vector) => check_rpc(vector),
+        }
+    }
+    Ok(vectors.len())
+}
+
 fn check_folder(folder: &Path) -> BTreeMap<String, usize> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
@@ -176,24 +195,19 @@ fn check_folder(folder: &Path) -> BTreeMap<String, usize> {
     for file in files {
         let content = serde_json::from_slice(&std::fs::read(&file).unwrap())
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let vectors = vectors_of(content).unwrap_or_else(|problem| panic!("{} {problem}", file.display()));
-        for vector in &vectors {
-            match vector {
-                Vector::Acs3(vector) => check_acs3(vector),
-                Vector::Rpc(vector) => check_rpc(vector),
-            }
-        }
-        println!("{}: {} vectors checked", file.display(), vectors.len());
-        checked.insert(file.file_name().unwrap().to_string_lossy().into_owned(), vectors.len());
+        let met = check_file(content).unwrap_or_else(|problem| panic!("{} {problem}", file.display()));
+        println!("{}: {met} vectors checked", file.display());
+        checked.insert(file.file_name().unwrap().to_string_lossy().into_owned(), met);
     }
     checked
 }
 
 #[test]
-fn the_shipped_signer_signs_what_the_providers_sdks_sign() {
+fn the_shipped_signers_sign_what_the_providers_sdks_sign() {
     let checked = check_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors"));
     assert_eq!(checked.get("alibaba-acs3.json"), Some(&14));
     assert_eq!(checked.get("alibaba-rpc-v1.json"), Some(&24));
+    assert_eq!(checked.get("zoloz.json"), Some(&19));
 }
 
 #[test]
@@ -212,7 +226,9 @@ fn a_file_of_unknown_shape_is_refused() {
         serde_json::json!({"vectors": {"name": "x"}}),
         serde_json::json!([1]),
         serde_json::json!("text"),
+        serde_json::json!({"keys": {}, "cases": []}),
+        serde_json::json!({"keys": {}, "cases": [{"id": "x", "kind": "unheard_of", "input": {}, "expected": {}}]}),
     ] {
-        assert!(vectors_of(content.clone()).is_err(), "{content}");
+        assert!(check_file(content.clone()).is_err(), "{content}");
     }
 }

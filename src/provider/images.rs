@@ -1,0 +1,251 @@
+//! The text of an answer without its images and bearer links, as it may be kept.
+//!
+//! Both providers' answers go through here while they are read, so that nothing after it can keep an image by mistake.
+//! What is kept is otherwise the text as it came, compact: members keep their order, numbers their digits, and JSON
+//! that came in a string stays in a string. An image is passed over where it lies in the body and never copied.
+//! What the members mean is left to the adapters.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The member that marks what was taken out, with the reason.
+pub const OMITTED: &str = "omitted";
+
+/// Deeper nesting is taken out: no documented answer comes near, and each level is read once more.
+const DEEPEST: usize = 24;
+
+/// A text that is longer and looks like Base64 is taken for an image, whatever its name.
+const LONGEST_TEXT: usize = 4096;
+
+/// How often JSON may be wrapped in a string.
+const MOST_WRAPS: usize = 4;
+
+/// The JSON text made compact, each image and bearer link replaced by a marker; `None` if it is no JSON.
+pub fn without_images(text: &str) -> Option<String> {
+    // Most of an answer with images is images, so its length is no measure of what will be kept.
+    let mut copy = Copy { out: String::with_capacity(text.len().min(16 * 1024)), removed: 0 };
+    copy.value(text, Member::default()).ok()?;
+    Some(copy.out)
+}
+
+struct Copy {
+    out: String,
+    removed: usize,
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy, Default)]
+struct Member {
+    depth: usize,
+    /// How many strings it is wrapped in.
+    wraps: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Kind {
+    #[default]
+    Plain,
+    Image,
+    Photo,
+    Link,
+}
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Copy {
+    fn value(&mut self, raw: &str, at: Member) -> Result<(), serde_json::Error> {
+        let inner = Member { depth: at.depth + 1, ..at };
+        match raw.as_bytes().first() {
+            Some(b'{' | b'[') if at.depth >= DEEPEST => {
+                self.marker("too_deep", raw.len());
+                Ok(())
+            }
+            Some(b'{') => {
+                let mut parser = serde_json::Deserializer::from_str(raw);
+                parser.deserialize_map(Object(self, inner))?;
+                parser.end()
+            }
+            Some(b'[') => {
+                let mut parser = serde_json::Deserializer::from_str(raw);
+                parser.deserialize_seq(Array(self, inner))?;
+                parser.end()
+            }
+            // Known by its name, it is not even decoded; its length is that on the wire.
+            Some(b'"') if matches!(at.kind, Kind::Image | Kind::Link) && raw.len() > 2 => {
+                serde_json::from_str::<&RawValue>(raw)?;
+                self.marker(if at.kind == Kind::Image { "image" } else { "link" }, raw.len() - 2);
+                Ok(())
+            }
+            Some(b'"') => {
+                let Text(text) = serde_json::from_str(raw)?;
+                self.text(raw, &text, inner);
+                Ok(())
+            }
+            _ => {
+                serde_json::from_str::<&RawValue>(raw)?;
+                self.out.push_str(raw);
+                Ok(())
+            }
+        }
+    }
+
+    fn text(&mut self, raw: &str, text: &str, at: Member) {
+        let omitted = match at.kind {
+            Kind::Photo if text.len() > 256 => Some("image"),
+            _ if is_image(text) => Some("image"),
+            _ => None,
+        };
+        if let Some(what) = omitted {
+            return self.marker(what, text.len());
+        }
+        let content = text.trim();
+        if !content.starts_with(['{', '[', '"']) {
+            self.out.push_str(raw);
+            return;
+        }
+        if at.wraps >= MOST_WRAPS {
+            return self.marker("too_deep", text.len());
+        }
+        let mut copy = Copy { out: String::with_capacity(content.len().min(16 * 1024)), removed: 0 };
+        match copy.value(content, Member { wraps: at.wraps + 1, ..at }) {
+            Ok(()) if copy.removed == 0 => self.out.push_str(raw),
+            Ok(()) => {
+                self.removed += copy.removed;
+                push_string(&mut self.out, &copy.out);
+            }
+            // Broken JSON may hold the beginning of an image or a link, and nobody can say where it ends.
+            Err(_) if may_hold_image(content) => self.marker("unreadable", text.len()),
+            Err(_) => self.out.push_str(raw),
+        }
+    }
+
+    fn marker(&mut self, what: &str, bytes: usize) {
+        self.removed += 1;
+        for part in ["{\"", OMITTED, "\":\"", what, "\",\"bytes\":", &bytes.to_string(), "}"] {
+            self.out.push_str(part);
+        }
+    }
+}
+
+struct Object<'a>(&'a mut Copy, Member);
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(copy, at) = self;
+        copy.out.push('{');
+        let mut first = true;
+        while let Some(Text(name)) = map.next_key()? {
+            if !std::mem::take(&mut first) {
+                copy.out.push(',');
+            }
+            push_string(&mut copy.out, &name);
+            copy.out.push(':');
+            let own = kind_of(&name);
+            let kind = if own == Kind::Plain { at.kind } else { own };
+            let raw: &RawValue = map.next_value()?;
+            copy.value(raw.get(), Member { kind, ..at }).map_err(serde::de::Error::custom)?;
+        }
+        copy.out.push('}');
+        Ok(())
+    }
+}
+
+struct Array<'a>(&'a mut Copy, Member);
+
+impl<'de> Visitor<'de> for Array<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Self(copy, at) = self;
+        copy.out.push('[');
+        let mut first = true;
+        while let Some(raw) = items.next_element::<&RawValue>()? {
+            if !std::mem::take(&mut first) {
+                copy.out.push(',');
+            }
+            copy.value(raw.get(), at).map_err(serde::de::Error::custom)?;
+        }
+        copy.out.push(']');
+        Ok(())
+    }
+}
+
+fn push_string(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.push_str(&serde_json::to_string(text).expect("text always has a JSON form"));
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
+}
+
+fn kind_of(name: &str) -> Kind {
+    const IMAGES: [&str; 14] = [
+        "img",
+        "image",
+        "picture",
+        "imgs",
+        "images",
+        "pictures",
+        "imagelist",
+        "image_list",
+        "imagecontent",
+        "image_content",
+        "base64",
+        "croppedface",
+        "cropped_face",
+        "facefromdoc",
+    ];
+    const LINKS: [&str; 9] =
+        ["videourl", "video_url", "video", "imgurl", "img_url", "imageurl", "image_url", "pictureurl", "picture_url"];
+    if ends_with_any(name, &IMAGES) {
+        Kind::Image
+    } else if ends_with_any(name, &LINKS) {
+        Kind::Link
+    } else if ends_with_any(name, &["photo"]) {
+        // Some of these are scores by a misleading name (`selfiePhoto`), so only long texts are images.
+        Kind::Photo
+    } else {
+        Kind::Plain
+    }
+}
+
+fn ends_with_any(name: &str, endings: &[&str]) -> bool {
+    let name = name.as_bytes();
+    endings.iter().any(|ending| {
+        name.len() >= ending.len() && name[name.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
+    })
+}
+
+fn is_image(text: &str) -> bool {
+    if text.starts_with("data:image/") {
+        return true;
+    }
+    text.len() > LONGEST_TEXT
+        && text.bytes().take(LONGEST_TEXT).all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_' | b'\r' | b'\n')
+        })
+}
+
+fn may_hold_image(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    text.len() > LONGEST_TEXT
+        || ["img", "image", "picture", "photo", "video", "http"].iter().any(|word| lower.contains(word))
+}

@@ -1,0 +1,85 @@
+//! ZOLOZ (Connect and its sibling products), as a [`Provider`].
+//!
+//! One attempt is one call, because calls are budgeted; whoever asked decides about the next one. What an answer
+//! says about a verification is read only after its signature was verified.
+
+pub mod answer;
+pub mod cipher;
+pub mod codes;
+pub mod gateway;
+mod initialize;
+pub mod keys;
+pub mod outcome;
+pub mod products;
+pub mod sign;
+pub mod wire;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::clock::Clock;
+use crate::domain::{Outcome, ProviderError};
+use crate::entropy::Entropy;
+
+use self::products::Product;
+use super::http::{HttpClient, SMALL_BODY};
+use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
+use super::{Answer, CheckRequest, Provider};
+
+pub use answer::Auth;
+pub use gateway::{Gateway, ZolozSettings};
+
+/// One account.
+#[derive(Debug)]
+pub struct ZolozClient {
+    gateway: Arc<Gateway>,
+}
+
+impl ZolozClient {
+    pub fn new(settings: ZolozSettings, http: HttpClient, clock: Clock, entropy: Entropy) -> Self {
+        Self { gateway: Arc::new(Gateway::new(settings, http, clock, entropy)) }
+    }
+
+    async fn check(&self, request: &CheckRequest) -> Result<Outcome, ProviderError> {
+        let product = Product::of(request.product.as_deref()).map_err(|problem| ProviderError::Refused {
+            code: "product_unknown".to_owned(),
+            reason: format!("its product {problem}"),
+        })?;
+        let path = product.path();
+        let answer = self.gateway.send(path, Bytes::from(product.request(request))).await?;
+        let is_large = answer.body.len() > SMALL_BODY;
+        let gateway = Arc::clone(&self.gateway);
+        let read = move || outcome::interpret(product, &gateway.open(path, answer)?);
+        if !is_large {
+            return read();
+        }
+        // Megabytes are hashed, decrypted and searched through: too long for a thread that serves others meanwhile.
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|broken| match broken.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ProviderError::Unavailable {
+                code: "stopped".to_owned(),
+                reason: "the service stopped while it read the answer".to_owned(),
+            }),
+        })
+    }
+}
+
+impl Provider for ZolozClient {
+    fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
+        Box::pin(self.check(request))
+    }
+
+    fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {
+        Product::of(product).map(|_| ())
+    }
+
+    fn prepare(&self, members: Map<String, Value>, beside: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
+        initialize::prepare(members, beside)
+    }
+
+    fn initialize<'a>(&'a self, request: &'a InitializeRequest) -> InitializeAnswer<'a> {
+        Box::pin(self.start(request))
+    }
+}
