@@ -3,29 +3,33 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::alibaba::commands::{Complete, CreateTransaction, SendCallbacks};
+use super::alibaba::commands::{Complete, SendCallbacks};
 use super::clock::ClockMove;
 use super::faults::Fault;
+use super::serve::Peer;
 use super::state::SimulatorState;
 use super::{ControlError, alibaba};
 
 const HELP: &str = "\
-Simulator of identity-verification providers. The Alibaba Cloud ID Verification API is at /.
+Simulator of identity-verification providers. The Alibaba Cloud ID Verification API is at /, ZOLOZ is at /api/.
 
 POST   /_sim/transactions                 make a transaction: {\"passed\":\"N\",\"sub_code\":\"204\"}; {} will pass
 GET    /_sim/transactions/{id}            its state
 POST   /_sim/transactions/{id}/complete   the person finishes: {} as chosen, {\"passed\":\"N\",\"callbacks\":0} otherwise
 POST   /_sim/transactions/{id}/callbacks  only call back: {\"callback_url\":\"http://127.0.0.1:8080/callbacks/a\"}
+POST   /_sim/transactions                 at ZOLOZ: {\"provider\":\"zoloz\",\"result_code\":\"NOT_SAME_PERSON\"}
+POST   /_sim/transactions/{id}/complete   at ZOLOZ: {\"connect_result\":\"VoidTimeout\"}, {\"redirect\":true} for the browser's way
+GET    /_sim/zoloz-keys                   the test keys for a client of ZOLOZ, to callers on this machine
 POST   /_sim/faults                       {\"operation\":\"CheckResult\",\"kind\":\"status\",\"status\":503,\"times\":2}
 DELETE /_sim/faults                       no more faults
 GET    /_sim/clock                        the simulator's time
@@ -46,6 +50,7 @@ pub(super) fn routes() -> Router<Arc<SimulatorState>> {
         .route("/_sim/faults", post(add_fault).delete(clear_faults))
         .route("/_sim/clock", get(show_clock).post(move_clock))
         .route("/_sim/calls", get(calls))
+        .route("/_sim/zoloz-keys", get(zoloz_keys))
 }
 
 impl axum::response::IntoResponse for ControlError {
@@ -80,23 +85,33 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
 }
 
 async fn create(State(state): Shared, body: Bytes) -> Answer {
-    let command: CreateTransaction = parse(&body)?;
-    let created = state.alibaba.create(command, state.clock.now())?;
+    let created = state.create(parse(&body)?)?;
     Ok(answer(StatusCode::CREATED, &created))
 }
 
 async fn show(State(state): Shared, Path(id): Path<String>) -> Answer {
+    if let Some(view) = state.zoloz.view(&id) {
+        return Ok(answer(StatusCode::OK, &view));
+    }
     let view = state.alibaba.view(&id).ok_or(ControlError::UnknownTransaction(id))?;
     Ok(answer(StatusCode::OK, &view))
 }
 
 async fn complete(State(state): Shared, Path(id): Path<String>, body: Bytes) -> Answer {
+    if state.zoloz.knows(&id) {
+        let completed = state.zoloz.complete(&id, parse(&body)?, state.clock.now())?;
+        return Ok(answer(StatusCode::OK, &completed));
+    }
     let command: Complete = parse(&body)?;
     let completed = alibaba::control::complete(&state, &id, command).await?;
     Ok(answer(StatusCode::OK, &completed))
 }
 
 async fn send_callbacks(State(state): Shared, Path(id): Path<String>, body: Bytes) -> Answer {
+    if state.zoloz.knows(&id) {
+        let reason = "ZOLOZ calls nobody back; complete the transaction with {\"redirect\":true} and follow the URL";
+        return Err(ControlError::Invalid(reason.to_owned()));
+    }
     let command: SendCallbacks = parse(&body)?;
     let statuses = alibaba::control::send_callbacks(&state, &id, command).await?;
     Ok(answer(StatusCode::OK, &json!({"callback_statuses": statuses})))
@@ -111,6 +126,14 @@ async fn add_fault(State(state): Shared, body: Bytes) -> Answer {
 async fn clear_faults(State(state): Shared) -> StatusCode {
     state.faults.clear();
     StatusCode::NO_CONTENT
+}
+
+/// Only to callers on this machine: keys do not travel, not even those of tests.
+async fn zoloz_keys(State(state): Shared, peer: Option<Extension<Peer>>) -> Response<Body> {
+    if peer.is_some_and(|Extension(Peer(address))| address.ip().is_loopback()) {
+        return answer(StatusCode::OK, &state.zoloz.keys().for_merchants());
+    }
+    answer(StatusCode::FORBIDDEN, &json!({"error": "the keys are shown to callers on this machine only"}))
 }
 
 async fn show_clock(State(state): Shared) -> Response<Body> {

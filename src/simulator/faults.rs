@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use chrono::TimeDelta;
 use serde::Deserialize;
 
 use super::ControlError;
@@ -27,6 +28,12 @@ pub enum FaultKind {
     Garbage,
     /// Too fast; `retry_after_ms` is sent along when given.
     Throttle,
+    /// ZOLOZ: one character of the body is changed after it was signed.
+    Tamper,
+    /// ZOLOZ: signed with a key that belongs to nobody.
+    WrongKey,
+    /// ZOLOZ: without a signature.
+    Unsigned,
     /// The provider's clock is `skew_seconds` ahead for this call: its time checks and its `Date` header.
     Skew,
     /// A proxy's HTML page (default 502).
@@ -35,6 +42,15 @@ pub enum FaultKind {
     Empty,
     /// 200 with a body of `bytes` (default 65 MiB), valid JSON until it ends.
     Huge,
+}
+
+/// Whose call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    #[default]
+    Alibaba,
+    Zoloz,
 }
 
 /// In which form an error body is written.
@@ -51,7 +67,9 @@ pub enum ErrorForm {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
-    /// `None`: any operation. Downloads of videos are meant only by `Video`.
+    /// `None`: any provider whose answers can go wrong in this way.
+    pub provider: Option<Provider>,
+    /// `None`: any operation. At ZOLOZ the path behind `/zoloz/`, such as `connect/checkresult`. Downloads of videos are meant only by `Video`.
     pub operation: Option<String>,
     pub transaction_id: Option<String>,
     pub kind: FaultKind,
@@ -82,6 +100,9 @@ impl Fault {
         if self.kind == FaultKind::Code && self.code.is_none() {
             return wrong("a fault of kind \"code\" needs code");
         }
+        if self.signed_only() && self.provider == Some(Provider::Alibaba) {
+            return wrong("only answers of ZOLOZ are signed");
+        }
         if self.status.is_some_and(|status| !(200..=599).contains(&status)) {
             return wrong("status must be between 200 and 599");
         }
@@ -94,12 +115,26 @@ impl Fault {
         Ok(())
     }
 
-    fn fits(&self, operation: &str, named_only: bool, transaction_id: Option<&str>) -> bool {
+    /// Only signed answers can go wrong so.
+    fn signed_only(&self) -> bool {
+        matches!(self.kind, FaultKind::Tamper | FaultKind::WrongKey | FaultKind::Unsigned)
+    }
+
+    /// How far the provider's clock is ahead.
+    pub(super) fn skew(&self) -> Option<TimeDelta> {
+        if self.kind == FaultKind::Skew { self.skew_seconds.and_then(TimeDelta::try_seconds) } else { None }
+    }
+
+    fn fits(&self, provider: Provider, operation: &str, named_only: bool, transaction_id: Option<&str>) -> bool {
         let operation_fits = match &self.operation {
             Some(wanted) => wanted == operation,
             None => !named_only,
         };
-        operation_fits && self.transaction_id.as_deref().is_none_or(|wanted| Some(wanted) == transaction_id)
+        let provider_fits = self.provider.is_none_or(|wanted| wanted == provider)
+            && (provider == Provider::Zoloz || !self.signed_only());
+        provider_fits
+            && operation_fits
+            && self.transaction_id.as_deref().is_none_or(|wanted| Some(wanted) == transaction_id)
     }
 }
 
@@ -137,6 +172,7 @@ impl Faults {
     /// The fault of this call, used up by it. `named_only`: faults for any operation do not mean this one.
     pub(super) fn take(
         &self,
+        provider: Provider,
         operation: &str,
         named_only: bool,
         transaction_id: Option<&str>,
@@ -147,7 +183,7 @@ impl Faults {
         }
         let mut armed = self.armed();
         let index = armed.iter().position(|entry| {
-            entry.fault.fits(operation, named_only, transaction_id)
+            entry.fault.fits(provider, operation, named_only, transaction_id)
                 && entry.fault.share.is_none_or(|share| chance() < share)
         })?;
         let fault = Arc::clone(&armed[index].fault);
@@ -167,7 +203,7 @@ mod tests {
     use super::*;
 
     fn take(faults: &Faults, operation: &str, id: &str) -> Option<FaultKind> {
-        faults.take(operation, operation == "Video", Some(id), || 0.5).map(|fault| fault.kind)
+        faults.take(Provider::Alibaba, operation, operation == "Video", Some(id), || 0.5).map(|fault| fault.kind)
     }
 
     #[test]

@@ -5,20 +5,23 @@
 //! process. Each provider has a folder; `control` and the files beside it serve all of them.
 
 mod alibaba;
+mod broken;
 mod calls;
 mod clock;
 mod control;
 mod faults;
 mod random;
+mod rate;
+mod serve;
 mod state;
 #[cfg(test)]
 mod tests;
+mod zoloz;
 
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -26,7 +29,6 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Response, header};
 use axum::middleware;
 use axum::routing::{any, get};
-use axum::serve::ListenerExt as _;
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -38,14 +40,16 @@ pub use self::alibaba::commands::{
 };
 pub use self::calls::Call;
 pub use self::clock::ClockMove;
-pub use self::faults::{ErrorForm, Fault, FaultKind};
+pub use self::faults::{ErrorForm, Fault, FaultKind, Provider};
+pub use self::zoloz::commands::{
+    CompletedZoloz, ZolozComplete, ZolozOutcome, ZolozProduct, ZolozTransaction, ZolozView,
+};
+pub use self::zoloz::{ZolozCredentials, ZolozKeys};
 
-use self::state::SimulatorState;
+use self::state::{NewTransaction, SimulatorState};
 
 /// A reference photo travels in the body of Initialize.
 const LARGEST_BODY: usize = 32 * 1024 * 1024;
-/// How long calls in flight may go on after the word to stop.
-const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -63,6 +67,8 @@ pub struct Settings {
     pub call_log_capacity: usize,
     /// Take a `CallbackUrl` with `http` to other machines too, for containers side by side.
     pub allow_http_callbacks: bool,
+    /// The clients of ZOLOZ; `None`: one with keys made at the first use, the same for all simulators of the process.
+    pub zoloz_keys: Option<ZolozKeys>,
 }
 
 impl Default for Settings {
@@ -76,6 +82,7 @@ impl Default for Settings {
             scenario: None,
             call_log_capacity: 1_000_000,
             allow_http_callbacks: false,
+            zoloz_keys: None,
         }
     }
 }
@@ -95,7 +102,7 @@ pub enum ControlError {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Scenario {
-    transactions: Vec<CreateTransaction>,
+    transactions: Vec<NewTransaction>,
     faults: Vec<Fault>,
 }
 
@@ -127,7 +134,7 @@ impl Simulator {
             let wrong = || format!("cannot use scenario {}", path.display());
             let Scenario { transactions, faults } = Scenario::read(path).with_context(wrong)?;
             for transaction in transactions {
-                simulator.create(transaction).with_context(wrong)?;
+                simulator.0.create(transaction).with_context(wrong)?;
             }
             for fault in faults {
                 simulator.add_fault(fault).with_context(wrong)?;
@@ -140,6 +147,7 @@ impl Simulator {
         Router::new()
             .route("/", any(alibaba::gateway::call))
             .route("/_sim/videos/{file}", get(alibaba::gateway::video))
+            .route("/api/{*path}", any(zoloz::gateway::call))
             .merge(control::routes())
             .layer(DefaultBodyLimit::max(LARGEST_BODY))
             .layer(middleware::map_response_with_state(Arc::clone(&self.0), with_date))
@@ -152,28 +160,13 @@ impl Simulator {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let listener = listener.tap_io(|stream| {
-            // An answer that waits a little for company is still an answer.
-            let _ = stream.set_nodelay(true);
-        });
-        let served = axum::serve(listener, self.router()).with_graceful_shutdown(async {
-            let _ = stopped.await;
-        });
-        let deadline = async {
-            shutdown.await;
-            let _ = stop.send(());
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            result = served => result,
-            () = deadline => Ok(()),
-        }
+        serve::serve(listener, self.router(), shutdown).await;
+        Ok(())
     }
 
-    /// Makes a transaction as if Initialize had been called for it.
+    /// Makes a transaction at Alibaba as if Initialize had been called for it.
     pub fn create(&self, command: CreateTransaction) -> Result<CreatedTransaction, ControlError> {
-        self.0.alibaba.create(command, self.0.clock.now())
+        self.0.create(NewTransaction::Alibaba(Box::new(command)))
     }
 
     /// Finishes a transaction and sends its callbacks, in the background unless `wait` is set.
@@ -189,6 +182,25 @@ impl Simulator {
 
     pub fn transaction(&self, id: &str) -> Option<TransactionView> {
         self.0.alibaba.view(id)
+    }
+
+    /// Makes a transaction at ZOLOZ.
+    pub fn create_zoloz(&self, command: ZolozTransaction) -> Result<CreatedTransaction, ControlError> {
+        self.0.create(NewTransaction::Zoloz(Box::new(command)))
+    }
+
+    /// Finishes a transaction of ZOLOZ. There is no callback; the browser's way back is in the answer when asked for.
+    pub fn complete_zoloz(&self, id: &str, command: ZolozComplete) -> Result<CompletedZoloz, ControlError> {
+        self.0.zoloz.complete(id, command, self.0.clock.now())
+    }
+
+    pub fn zoloz_transaction(&self, id: &str) -> Option<ZolozView> {
+        self.0.zoloz.view(id)
+    }
+
+    /// The keys of the clients of ZOLOZ.
+    pub fn zoloz_keys(&self) -> ZolozKeys {
+        self.0.zoloz.keys()
     }
 
     pub fn add_fault(&self, fault: Fault) -> Result<(), ControlError> {

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::Settings;
 use super::alibaba::Alibaba;
 use super::calls::CallLog;
 use super::clock::SimulatorClock;
-use super::faults::Faults;
+use super::faults::{Faults, Provider};
 use super::random::Random;
+use super::zoloz::Zoloz;
+use super::zoloz::commands::ZolozTransaction;
+use super::{ControlError, CreateTransaction, CreatedTransaction};
 
 /// How long a callback may take.
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,6 +28,7 @@ pub(super) struct SimulatorState {
     /// Sends callbacks.
     pub(super) callbacks: reqwest::Client,
     pub(super) alibaba: Alibaba,
+    pub(super) zoloz: Zoloz,
 }
 
 impl SimulatorState {
@@ -34,7 +40,50 @@ impl SimulatorState {
             faults: Faults::default(),
             callbacks: callback_client().context("cannot make the client that sends callbacks")?,
             alibaba: Alibaba::new(settings, Arc::clone(&random)),
+            zoloz: Zoloz::new(settings, Arc::clone(&random)),
             random,
+        })
+    }
+
+    /// An id names one transaction, whichever provider has it.
+    pub(super) fn create(&self, transaction: NewTransaction) -> Result<CreatedTransaction, ControlError> {
+        let now = self.clock.now();
+        let taken = |id: &Option<String>, taken: bool| match id {
+            Some(id) if taken => Err(ControlError::TransactionExists(id.clone())),
+            _ => Ok(()),
+        };
+        match transaction {
+            NewTransaction::Alibaba(command) => {
+                let id = &command.transaction_id;
+                taken(id, id.as_deref().is_some_and(|id| self.zoloz.knows(id)))?;
+                self.alibaba.create(*command, now)
+            }
+            NewTransaction::Zoloz(command) => {
+                let id = &command.transaction_id;
+                taken(id, id.as_deref().is_some_and(|id| self.alibaba.view(id).is_some()))?;
+                self.zoloz.create(*command, now)
+            }
+        }
+    }
+}
+
+/// A transaction to make at the provider its member `provider` names, which is Alibaba when there is none.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) enum NewTransaction {
+    Alibaba(Box<CreateTransaction>),
+    Zoloz(Box<ZolozTransaction>),
+}
+
+impl TryFrom<Value> for NewTransaction {
+    type Error = serde_json::Error;
+
+    fn try_from(mut value: Value) -> Result<Self, Self::Error> {
+        let provider = value.as_object_mut().and_then(|members| members.remove("provider"));
+        let provider = provider.map(serde_json::from_value).transpose()?.unwrap_or_default();
+        Ok(match provider {
+            Provider::Alibaba => Self::Alibaba(serde_json::from_value(value)?),
+            Provider::Zoloz => Self::Zoloz(serde_json::from_value(value)?),
         })
     }
 }

@@ -1,28 +1,24 @@
 //! From an HTTP request to an operation and back: faults, access, rate, answer. Each call is recorded once.
 
 use std::borrow::Cow;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, Response, Uri, header};
-use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::stream;
+use chrono::{DateTime, Utc};
 
 use super::operations::{Context, Operation};
 use super::refusal::{JSON, Refusal, respond};
 use super::request::ApiRequest;
 use super::videos::VIDEO;
+use crate::simulator::broken;
 use crate::simulator::clock::{http_date, real_now};
-use crate::simulator::faults::{ErrorForm, Fault, FaultKind};
+use crate::simulator::faults::{ErrorForm, Fault, FaultKind, Provider};
 use crate::simulator::state::SimulatorState;
 
 const VERSION: &str = "2022-08-09";
-/// One more than the service may read.
-const HUGE: u64 = 65 * 1024 * 1024;
-const CHUNK: usize = 64 * 1024;
 
 /// An answer and the code under which it is recorded.
 type Answer = (Response<Body>, Cow<'static, str>);
@@ -45,9 +41,9 @@ pub(in crate::simulator) async fn call(
     };
     let transaction_id = request.parameter("TransactionId");
     let recording = state.calls.begin(received_at, name.clone(), transaction_id);
-    let fault = state.faults.take(&name, false, transaction_id, || state.random.fraction());
+    let fault = state.faults.take(Provider::Alibaba, &name, false, transaction_id, || state.random.fraction());
     let form = fault.as_ref().map_or(ErrorForm::Json, |fault| fault.form);
-    let skew = fault.as_ref().and_then(|fault| skew(fault));
+    let skew = fault.as_deref().and_then(Fault::skew);
     let request_id = state.random.request_id();
 
     let admitted = admit(&state, &request, operation, received_at, state.clock.now() + skew.unwrap_or_default());
@@ -101,7 +97,7 @@ fn admit(
     }
     state.alibaba.auth.check(request, now)?;
     let wait = |ms| Refusal::new("Throttling.Api").retry_after(ms);
-    state.alibaba.rates.admit(operation, received_at).map_err(wait)?;
+    state.alibaba.rates.admit(operation as usize, received_at).map_err(wait)?;
     Ok(operation)
 }
 
@@ -113,7 +109,7 @@ pub(in crate::simulator) async fn video(
 ) -> Response<Body> {
     let id = file.strip_suffix(".webm").unwrap_or(&file);
     let recording = state.calls.begin(real_now(), Cow::Borrowed("Video"), Some(id));
-    let fault = state.faults.take("Video", true, Some(id), || state.random.fraction());
+    let fault = state.faults.take(Provider::Alibaba, "Video", true, Some(id), || state.random.fraction());
     if let Some(ms) = fault.as_ref().and_then(|fault| fault.delay_ms) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
@@ -137,10 +133,6 @@ pub(in crate::simulator) async fn video(
     response
 }
 
-fn skew(fault: &Fault) -> Option<TimeDelta> {
-    if fault.kind == FaultKind::Skew { fault.skew_seconds.and_then(TimeDelta::try_seconds) } else { None }
-}
-
 /// The answer of a fault; `None` for those that leave the answer as it is.
 fn faulty(fault: &Fault, request_id: &str, host: &str) -> Option<Answer> {
     let refused = |code: &str| {
@@ -154,6 +146,8 @@ fn faulty(fault: &Fault, request_id: &str, host: &str) -> Option<Answer> {
     let status = fault.status.unwrap_or(200);
     Some(match fault.kind {
         FaultKind::Delay | FaultKind::Skew => return None,
+        // Answers are not signed here: such faults do not fit this provider and never come.
+        FaultKind::Tamper | FaultKind::WrongKey | FaultKind::Unsigned => return None,
         FaultKind::Status => {
             let code = match fault.status {
                 Some(503) => "ServiceUnavailable",
@@ -164,27 +158,16 @@ fn faulty(fault: &Fault, request_id: &str, host: &str) -> Option<Answer> {
         FaultKind::Code => refused(fault.code.as_deref().unwrap_or("InternalError")),
         FaultKind::Throttle => refused(fault.code.as_deref().unwrap_or("Throttling.User")),
         FaultKind::Html => {
-            let page = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>";
-            text(fault.status.unwrap_or(502), "text/html", page.into(), "Html")
+            text(fault.status.unwrap_or(502), "text/html", broken::html("502 Bad Gateway").into_body(), "Html")
         }
         FaultKind::Empty => text(status, JSON, Body::empty(), "Empty"),
         FaultKind::Garbage => {
             text(status, JSON, format!("{{\"RequestId\":\"{request_id}\",\"Code\":\"Succ\u{0}").into(), "Garbage")
         }
         FaultKind::CutOff => {
-            let start = Ok(Bytes::from(format!("{{\"RequestId\":\"{request_id}\",\"Code\":")));
-            let end = Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut off on demand"));
-            text(status, JSON, Body::from_stream(stream::iter([start, end])), "CutOff")
+            let start = format!("{{\"RequestId\":\"{request_id}\",\"Code\":");
+            text(status, JSON, broken::cut_off(start), "CutOff")
         }
-        FaultKind::Huge => text(status, JSON, huge(fault.bytes.unwrap_or(HUGE)), "Huge"),
+        FaultKind::Huge => text(status, JSON, broken::huge("{\"RequestId\":\"", fault.bytes), "Huge"),
     })
-}
-
-/// A JSON text that never closes, made while it is sent.
-fn huge(bytes: u64) -> Body {
-    let chunk = Bytes::from(vec![b'a'; CHUNK]);
-    let chunks = usize::try_from(bytes / CHUNK as u64 + 1).unwrap_or(usize::MAX);
-    let start = std::iter::once(Bytes::from_static(b"{\"RequestId\":\""));
-    let all = start.chain(std::iter::repeat_n(chunk, chunks));
-    Body::from_stream(stream::iter(all.map(Ok::<_, io::Error>)))
 }

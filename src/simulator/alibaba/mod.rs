@@ -11,7 +11,6 @@ pub(super) mod gateway;
 mod nonces;
 mod operations;
 mod outcome;
-mod rate;
 mod refusal;
 mod request;
 pub(super) mod sign;
@@ -23,12 +22,13 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use self::auth::Auth;
+use self::operations::Operation;
 use self::outcome::{Outcome, Outcomes, Product, Wish};
-use self::rate::Rates;
 use self::transactions::Transactions;
 use self::videos::Videos;
 use super::Settings;
 use super::random::Random;
+use super::rate::Rates;
 
 pub(super) struct Alibaba {
     auth: Auth,
@@ -53,7 +53,7 @@ impl Alibaba {
                 &settings.access_key_secret,
                 settings.security_token.clone(),
             ),
-            rates: Rates::new(settings.qps),
+            rates: Rates::new(settings.qps, Operation::ALL.len()),
             transactions: Transactions::new(),
             pending: outcomes.choose(&pending, Product::Face, None),
             outcomes,

@@ -4,6 +4,7 @@ mod api;
 mod callbacks;
 mod control;
 mod faults;
+mod zoloz;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 mod idempotency;
 mod refusals;
+mod zoloz;
 
 use std::time::Duration;
 
