@@ -112,10 +112,22 @@ struct Client<'a> {
     client_cfg: Option<&'a str>,
 }
 
-/// A call that is about to be made, with what its answer will be stored as.
-struct Call {
+/// What is known of a call however it ends.
+struct Ticket {
     id: Uuid,
     started_at: DateTime<Utc>,
+    merchant_biz_id: String,
+}
+
+impl Ticket {
+    fn lost(&self, code: &str) -> NotStarted {
+        NotStarted::Lost { code: code.to_owned(), at: self.started_at, merchant_biz_id: self.merchant_biz_id.clone() }
+    }
+}
+
+/// A call that is about to be made, with what its answer will be stored as.
+struct Call {
+    ticket: Ticket,
     request: InitializeRequest,
     verification: NewVerification,
 }
@@ -131,50 +143,54 @@ impl Service {
     /// Starts a transaction and registers it. Must run to its end, whether or not somebody still waits for `answer`:
     /// a call that was made must be accounted for.
     pub async fn initialize(&self, account: &Account, wish: Wish, answer: oneshot::Sender<Answer>) {
-        let outcome = match self.begin(account, wish).await {
+        let (call, standing) = match self.begin(account, wish).await {
+            Ok(begun) => begun,
             // Whoever asked may have gone away.
-            Err(BeginEnd::Answer(known)) => return drop(answer.send(known)),
-            Err(BeginEnd::Unsent { id, error }) => {
+            Err(NoCall::Known(known)) => return drop(answer.send(known)),
+            Err(NoCall::Unsent { id, error }) => {
                 drop(answer.send(Err(error)));
                 return self.settle(id, End::Refused("not_sent")).await;
             }
-            Ok((call, standing)) => {
-                let result = account.provider.initialize(&call.request).await;
-                self.tell_account(account, standing, effect(&result)).await;
-                result
-                    .map_err(|error| (call.id, call.started_at, call.request.merchant_biz_id.clone(), error))
-                    .map(|made| (call, made))
-            }
         };
-        match outcome {
-            Ok((call, made)) => self.keep(account, call, made, answer).await,
-            Err((id, at, merchant_biz_id, error)) => {
-                let code = error.code().to_owned();
-                self.report(account, id, &error);
-                let is_lost = matches!(error, InitializeError::Lost { .. });
-                let error = if is_lost {
-                    NotStarted::Lost { code: code.clone(), at, merchant_biz_id }
-                } else {
-                    NotStarted::Provider(error)
-                };
-                let end = if is_lost { End::Lost(&code) } else { End::Refused(&code) };
-                // First what the answer says, then the answer: who repeats at once meets it.
-                if self.try_to_settle(id, end).await.is_ok() {
-                    return drop(answer.send(Err(error)));
-                }
-                drop(answer.send(Err(error)));
-                self.settle(id, end).await;
-            }
+        let result = account.provider.initialize(&call.request).await;
+        // The result must not wait for a database that hangs.
+        drop(tokio::time::timeout(PATIENCE, self.tell_account(account, standing, effect(&result))).await);
+        match result {
+            Ok(made) => self.keep(account, call, made, answer).await,
+            Err(error) => self.give_up(account, &call.ticket, error, answer).await,
+        }
+    }
+
+    /// The call made nothing, or nobody knows what it made.
+    async fn give_up(
+        &self,
+        account: &Account,
+        ticket: &Ticket,
+        error: InitializeError,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        self.report(account, ticket.id, &error);
+        let code = error.code().to_owned();
+        let (end, error) = if matches!(error, InitializeError::Lost { .. }) {
+            (End::Lost(&code), ticket.lost(&code))
+        } else {
+            (End::Refused(&code), NotStarted::Provider(error))
+        };
+        // First the row, then the answer: who repeats at once meets it.
+        let settled = self.try_to_settle(ticket.id, end).await;
+        drop(answer.send(Err(error)));
+        if settled.is_err() {
+            self.settle(ticket.id, end).await;
         }
     }
 
     /// Everything before the call: the key, a slot, the row.
-    async fn begin(&self, account: &Account, wish: Wish) -> Result<(Call, Standing), BeginEnd> {
+    async fn begin(&self, account: &Account, wish: Wish) -> Result<(Call, Standing), NoCall> {
         if let Some(known) = self.known(account, &wish).await? {
-            return Err(BeginEnd::Answer(known));
+            return Err(NoCall::Known(known));
         }
         let (slot, standing) =
-            self.stand_in_line(account).await.map_err(|error| BeginEnd::Answer(Err(NotStarted::NoSlot(error))))?;
+            self.stand_in_line(account).await.map_err(|error| NoCall::Known(Err(NotStarted::NoSlot(error))))?;
         let now = self.clock.now();
         let verification_id = VerificationId(self.entropy.id(now));
         let merchant_biz_id = wish.merchant_biz_id.clone().unwrap_or_else(|| self.entropy.hex32());
@@ -190,17 +206,17 @@ impl Service {
         let is_mine = match within(self.store.start_initialization(&new)).await {
             Ok(is_mine) => is_mine,
             // It may have been written all the same.
-            Err(error) => return Err(BeginEnd::Unsent { id: new.id, error: error.into() }),
+            Err(error) => return Err(NoCall::Unsent { id: new.id, error: error.into() }),
         };
         if !is_mine {
             if standing == Standing::Probed {
                 within(self.store.return_probe(&account.name, now)).await?;
             }
             let known = self.known(account, &wish).await?;
-            return Err(BeginEnd::Answer(known.unwrap_or(Err(NotStarted::InProgress))));
+            return Err(NoCall::Known(known.unwrap_or(Err(NotStarted::InProgress))));
         }
         if tokio::time::timeout(PATIENCE, self.wait_for_slot(account, slot)).await.is_err() {
-            return Err(BeginEnd::Unsent { id: new.id, error: StoreError::timed_out().into() });
+            return Err(NoCall::Unsent { id: new.id, error: StoreError::timed_out().into() });
         }
         let callback = self.callback(account);
         let verification = NewVerification {
@@ -225,7 +241,8 @@ impl Service {
             callback: callback.map(|(callback, _)| callback),
             return_to,
         };
-        Ok((Call { id: new.id, started_at: now, request, verification }, standing))
+        let ticket = Ticket { id: new.id, started_at: now, merchant_biz_id: new.merchant_biz_id };
+        Ok((Call { ticket, request, verification }, standing))
     }
 
     /// The answer to a request whose key was used before.
@@ -282,6 +299,7 @@ impl Service {
 
     /// Stores what the call made. The answer cannot be had again, so this is tried for long.
     async fn keep(&self, account: &Account, call: Call, made: Initialized, answer: oneshot::Sender<Answer>) {
+        let Call { ticket, verification, .. } = call;
         let mut answer = Some(answer);
         let client = Client {
             transaction_id: &made.transaction_id,
@@ -290,15 +308,15 @@ impl Service {
             client_cfg: made.client_cfg.as_deref(),
         };
         let client = serde_json::to_string(&client).expect("texts are JSON");
-        let new = NewVerification { transaction_id: made.transaction_id.clone(), ..call.verification };
+        let new = NewVerification { transaction_id: made.transaction_id.clone(), ..verification };
         let unstored = || NotStarted::Unstored {
             transaction_id: made.transaction_id.clone(),
-            merchant_biz_id: call.request.merchant_biz_id.clone(),
+            merchant_biz_id: ticket.merchant_biz_id.clone(),
         };
         let begun = Instant::now();
         let mut wait = Duration::from_millis(20);
         loop {
-            match within(self.store.register_initialized(call.id, &new, &client)).await {
+            match within(self.store.register_initialized(ticket.id, &new, &client)).await {
                 Ok(Registered::New { id, hinted }) => {
                     metrics::counter!("checkback_registrations_total", "account" => account.name.clone()).increment(1);
                     if hinted {
@@ -309,22 +327,19 @@ impl Service {
                 // A try before this one was committed after all.
                 Ok(Registered::Same(id)) => return self.kept(account, id, client, answer),
                 Ok(Registered::Conflict { id, .. }) => {
-                    error!(initialization.id = %call.id, verification.id = %id, account = account.name,
+                    error!(initialization.id = %ticket.id, verification.id = %id, account = account.name,
                         "a new transaction is registered already");
-                    let lost = NotStarted::Lost {
-                        code: "transaction_registered".to_owned(),
-                        at: call.started_at,
-                        merchant_biz_id: call.request.merchant_biz_id.clone(),
-                    };
                     count(account, "lost");
-                    answer.take().map(|answer| answer.send(Err(lost)));
-                    return self.settle(call.id, End::Lost("transaction_registered")).await;
+                    if let Some(answer) = answer {
+                        drop(answer.send(Err(ticket.lost("transaction_registered"))));
+                    }
+                    return self.settle(ticket.id, End::Lost("transaction_registered")).await;
                 }
                 Err(error) if error.is_unavailable() && begun.elapsed() < STORE_FOR => {
                     if begun.elapsed() >= STORED_WITHIN
                         && let Some(answer) = answer.take()
                     {
-                        error!(initialization.id = %call.id, account = account.name,
+                        error!(initialization.id = %ticket.id, account = account.name,
                             error = &error as &dyn std::error::Error,
                             "a new transaction could not be stored; that is tried for ten minutes");
                         drop(answer.send(Err(unstored())));
@@ -333,10 +348,12 @@ impl Service {
                     wait = (wait * 2).min(LONGEST_STORE_WAIT);
                 }
                 Err(error) => {
-                    error!(initialization.id = %call.id, account = account.name,
+                    error!(initialization.id = %ticket.id, account = account.name,
                         error = &error as &dyn std::error::Error, "a new transaction could not be stored");
                     count(account, "unstored");
-                    answer.take().map(|answer| answer.send(Err(unstored())));
+                    if let Some(answer) = answer {
+                        drop(answer.send(Err(unstored())));
+                    }
                     return;
                 }
             }
@@ -403,8 +420,8 @@ impl Service {
 }
 
 /// Why no call is made.
-enum BeginEnd {
-    Answer(Answer),
+enum NoCall {
+    Known(Answer),
     /// There may be a row that says otherwise.
     Unsent {
         id: Uuid,
@@ -412,9 +429,9 @@ enum BeginEnd {
     },
 }
 
-impl From<StoreError> for BeginEnd {
+impl From<StoreError> for NoCall {
     fn from(error: StoreError) -> Self {
-        Self::Answer(Err(error.into()))
+        Self::Known(Err(error.into()))
     }
 }
 
