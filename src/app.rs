@@ -30,7 +30,7 @@ use crate::provider::zoloz::keys::{MerchantKey, ZolozKey};
 use crate::provider::zoloz::sign::{AccessKey, AccessKeyError};
 use crate::provider::zoloz::{Auth, ZolozClient, ZolozSettings};
 use crate::service::Service;
-use crate::service::account::Account;
+use crate::service::account::{Account, Reach};
 use crate::store::{Migrations, Store};
 use crate::telemetry;
 
@@ -296,6 +296,9 @@ fn accounts(
             video_retention: account.video_retention,
             give_up_after: account.give_up_after,
             callback_token: account.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret())),
+            reach: reach(config, name, account),
+            line: tokio::sync::Mutex::default(),
+            unreachable: std::sync::Once::new(),
             provider,
         })
     };
@@ -336,6 +339,26 @@ fn credential_chain(environment: &Environment, options: &Options) -> anyhow::Res
     let chain = Chain::new(settings, options.clock.clone(), options.entropy.clone())
         .context("the HTTP client could not be set up")?;
     Ok(chain.into())
+}
+
+/// Where provider and browsers reach us, if anywhere.
+fn reach(config: &Config, name: &str, account: &config::Account) -> Reach {
+    let below = |what: &str| {
+        let mut url = config.server.public_url.clone()?;
+        url.path_segments_mut().ok()?.pop_if_empty().extend([what, name]);
+        Some(url)
+    };
+    // The provider takes https alone. One that is itself called by http is a simulator, and nearer.
+    let by_http = account.allow_http
+        || match &account.kind {
+            AccountKind::Alibaba(settings) => settings.endpoint.as_ref().is_some_and(|url| url.scheme() == "http"),
+            // It makes no callbacks.
+            AccountKind::Zoloz(_) => false,
+        };
+    Reach {
+        callback_url: below("callbacks").filter(|url| url.scheme() == "https" || by_http),
+        returns_url: below("returns"),
+    }
 }
 
 fn alibaba(

@@ -51,6 +51,11 @@ impl Entropy {
         uuid::Builder::from_random_bytes(self.bytes()).into_uuid()
     }
 
+    /// A key for signing.
+    pub fn secret(&self) -> [u8; 32] {
+        self.bytes()
+    }
+
     /// A number in `0.0..1.0`, for jitter.
     pub fn fraction(&self) -> f64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).random()

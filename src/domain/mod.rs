@@ -3,11 +3,13 @@
 pub mod finding;
 pub mod history;
 pub mod json;
+pub mod return_state;
 pub mod schedule;
 pub mod secret;
 pub mod verification;
 
 pub use finding::{Finding, Outcome, ProviderError, Trouble};
 pub use history::HistoryKind;
+pub use return_state::ReturnKey;
 pub use secret::TokenHash;
 pub use verification::{FinalStatus, Status, VerificationId};

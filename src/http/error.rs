@@ -4,6 +4,7 @@
 //! holds that list against [`CODES`]. What went wrong inside is logged where it was handled; a 5xx tells nothing of it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,7 @@ use crate::store::StoreError;
 const RETRY_AFTER: u32 = 5;
 
 /// All codes, each with its status.
-pub const CODES: [(&str, u16); 23] = [
+pub const CODES: [(&str, u16); 33] = [
     ("unauthorized", 401),
     ("scope_missing", 403),
     ("body_malformed", 400),
@@ -39,6 +40,16 @@ pub const CODES: [(&str, u16); 23] = [
     ("callback_token_mismatch", 401),
     ("callback_malformed", 400),
     ("callback_unsupported", 415),
+    ("idempotency_key_invalid", 400),
+    ("idempotency_key_reused", 409),
+    ("initialize_in_progress", 409),
+    ("initialize_refused", 422),
+    ("initialize_lost", 502),
+    ("initialize_unstored", 503),
+    ("throttled", 429),
+    ("account_failing", 503),
+    ("provider_unavailable", 503),
+    ("return_state_invalid", 400),
     ("database_unavailable", 503),
     ("overloaded", 503),
     ("stopping", 503),
@@ -125,7 +136,7 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
             "The body is too large",
-            "At most 64 KiB are accepted.",
+            "At most 64 KiB are accepted, 8 MiB with `initialize`.",
         )
     }
 
@@ -248,6 +259,119 @@ impl Problem {
         )
     }
 
+    pub fn idempotency_key_invalid() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "idempotency_key_invalid",
+            "The idempotency key cannot be used",
+            "Send one `Idempotency-Key` of 1 to 128 printable characters without blanks, such as a UUID.",
+        )
+    }
+
+    pub fn idempotency_key_reused() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "idempotency_key_reused",
+            "The idempotency key stands for another request",
+            "An earlier request of this account had the same key and another body. Nothing was done. Make a new key \
+             for each new request.",
+        )
+    }
+
+    pub fn initialize_in_progress() -> Self {
+        let problem = Self::new(
+            StatusCode::CONFLICT,
+            "initialize_in_progress",
+            "The same request is under way",
+            "Its answer is not there yet. Send the request again with the same key.",
+        );
+        Self { retry_after: Some(2), ..problem }
+    }
+
+    pub fn initialize_refused(code: &str) -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "initialize_refused",
+            "The provider refuses the request",
+            format!(
+                "It answers {code} and made no transaction. Mend the members of `initialize` and send the request \
+                 again; the same key may be used."
+            ),
+        )
+    }
+
+    pub fn initialize_lost(code: &str, at: &str, merchant_biz_id: &str) -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "initialize_lost",
+            "The provider's answer was lost",
+            format!(
+                "The call of {at} with MerchantBizId {merchant_biz_id} brought no usable answer ({code}). The \
+                 provider may have made a transaction and may bill it; nobody knows its id, so nobody can use it. It \
+                 is not called again for this request. To start over, send the request with a new key."
+            ),
+        )
+    }
+
+    pub fn initialize_unstored(transaction_id: &str, merchant_biz_id: &str) -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "initialize_unstored",
+            "The new transaction could not be stored yet",
+            format!(
+                "The provider made transaction {transaction_id} (MerchantBizId {merchant_biz_id}), and the database \
+                 does not answer. Storing it is tried for ten minutes: send the request again with the same key, or \
+                 look for the transaction_id in the list. If it does not appear, register the transaction_id."
+            ),
+        );
+        Self { retry_after: Some(RETRY_AFTER), ..problem }
+    }
+
+    pub fn throttled(retry_after: Duration) -> Self {
+        let problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "throttled",
+            "The account's rate is spent",
+            "The provider takes no more calls of this account at the moment. No transaction was made. Send the \
+             request again later; the same key may be used.",
+        );
+        Self { retry_after: Some(seconds(retry_after)), ..problem }
+    }
+
+    pub fn account_failing(reason: &str, code: &str, retry_after: Duration) -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "account_failing",
+            "The provider does not serve the account",
+            format!(
+                "The account is failing: {reason} ({code}). No transaction was made. See /readyz; once it is mended, \
+                 send the request again; the same key may be used."
+            ),
+        );
+        Self { retry_after: Some(seconds(retry_after)), ..problem }
+    }
+
+    pub fn provider_unavailable(code: &str) -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "provider_unavailable",
+            "The provider was not reached",
+            format!(
+                "It did not take the request ({code}), so no transaction was made. Send it again; the same key may be used."
+            ),
+        );
+        Self { retry_after: Some(RETRY_AFTER), ..problem }
+    }
+
+    pub fn return_state_invalid() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "return_state_invalid",
+            "This link does not lead back",
+            "Its state is missing or is not one that was made here for this account. Go back to where you began.",
+        )
+    }
+
     pub fn database_unavailable() -> Self {
         let problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -278,6 +402,18 @@ impl Problem {
         Self { retry_after: Some(1), ..problem }
     }
 
+    /// A call may have been under way.
+    pub fn initialize_interrupted() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "The service is stopping",
+            "Whether the provider was called is not known. Send the request again with the same idempotency key; \
+             without one, a second transaction may come of it.",
+        );
+        Self { retry_after: Some(1), ..problem }
+    }
+
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -286,6 +422,11 @@ impl Problem {
             "The service's log says more.",
         )
     }
+}
+
+/// Whole seconds, rounded up, at least one.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX).saturating_add(u32::from(time.subsec_nanos() > 0)).max(1)
 }
 
 impl From<StoreError> for Problem {

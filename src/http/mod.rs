@@ -8,6 +8,7 @@ mod callbacks;
 mod error;
 mod health;
 mod metrics;
+mod returns;
 mod server;
 mod verifications;
 
@@ -72,6 +73,7 @@ impl Deref for Api {
 pub fn public_router(api: &Api) -> Router {
     let router = Router::new()
         .route("/callbacks/{account}", get(callbacks::accept).post(callbacks::accept))
+        .route("/returns/{account}", get(returns::go_on))
         .route("/healthz", get(health::live));
     finish(router, api, "public")
 }

@@ -9,15 +9,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::LEASE;
 use super::in_flight::InFlight;
-use super::{LATEST, LEASE, RATE_RECOVERY, rate};
 use crate::domain::{FinalStatus, ProviderError};
 use crate::lifecycle::Tasks;
 use crate::provider::CheckRequest;
 use crate::service::Service;
 use crate::service::account::Account;
 use crate::service::batch::{Batcher, Bounds};
-use crate::service::collect_result::{self, AccountEffect, Checked, Decision};
+use crate::service::collect_result::{self, Checked, Decision};
+use crate::service::pace::Slot;
 use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Overdue, Recorded, Standing, StoreError};
 
 const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
@@ -25,9 +26,6 @@ const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
 /// Storing a result is tried again for about half a minute: asking the provider again would cost more.
 const STORE_TRIES: u32 = 40;
 const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
-
-/// How many further slots a call takes that comes too late for its own.
-const SPARE_SLOTS: u32 = 4;
 
 /// How many verifications are ended together when their deadlines are over.
 const MOST_OVERDUE: i64 = 128;
@@ -39,26 +37,6 @@ pub(super) struct Checks {
     tasks: Tasks,
     finals: Batcher<CheckedFinal, Option<Recorded>>,
     opens: Batcher<CheckedOpen, bool>,
-}
-
-/// When a call may be sent. The slot is by the database's clock; here it is known to lie between what the slot's
-/// distance makes of the time of asking and of the time of the answer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
-    asked_at: Instant,
-    /// Not before this: the slot has come for certain.
-    from: Instant,
-    /// Not after this: the slot may be too long ago.
-    until: Instant,
-}
-
-impl Slot {
-    pub fn new(asked_at: Instant, answered_at: Instant, slot_in: f64) -> Self {
-        let ahead = Duration::try_from_secs_f64(slot_in.max(0.0)).unwrap_or_default();
-        let behind = Duration::try_from_secs_f64((-slot_in).max(0.0)).unwrap_or_default();
-        let until = (asked_at + ahead + LATEST).checked_sub(behind).unwrap_or(asked_at);
-        Self { asked_at, from: answered_at + ahead, until }
-    }
 }
 
 impl Checks {
@@ -99,7 +77,7 @@ impl Checks {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             () = stopping => return self.in_flight.set_aside(job.id, job.token),
-            () = self.wait_for_slot(account, slot) => {}
+            () = self.service.wait_for_slot(account, slot) => {}
         }
         // The deadline may have come while the call waited for its slot.
         if self.end_overdue(account, &job).await {
@@ -126,7 +104,7 @@ impl Checks {
             warn!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, code = error.code(),
                 "{error}");
         }
-        self.tell_account(account, &job, collect_result::account_effect(&result)).await;
+        self.service.tell_account(account, job.standing, collect_result::account_effect(&result)).await;
         let checked = Checked { at: self.service.clock.now(), took, fraction: self.service.entropy.fraction() };
         match collect_result::decide(account, &job, result, checked) {
             Decision::Final(check) => self.store_final(account, &job, check).await,
@@ -186,31 +164,6 @@ impl Checks {
         true
     }
 
-    /// Returns when the call may be sent. A call that comes too late for its slot takes another, a few times: with a
-    /// database that answers late no slot is ever known well enough, and then the pace alone must do.
-    async fn wait_for_slot(&self, account: &Account, mut slot: Slot) {
-        let mut slots = 1;
-        loop {
-            if slot.from > Instant::now() {
-                tokio::time::sleep_until(slot.from).await;
-            }
-            if Instant::now() <= slot.until || slots > SPARE_SLOTS {
-                return;
-            }
-            let asked_at = Instant::now();
-            match self.service.store.take_slot(&account.name, rate(account.qps)).await {
-                Ok(slot_in) => {
-                    slot = Slot::new(asked_at, Instant::now(), slot_in);
-                    slots += 1;
-                }
-                Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "no slot could be taken for a call");
-                    tokio::time::sleep(LONGEST_STORE_WAIT).await;
-                }
-            }
-        }
-    }
-
     async fn store_final(&self, account: &Account, job: &LeasedJob, check: CheckedFinal) {
         let (status, decided_at) = (check.status, check.at);
         let Ok(Some(recorded)) = self.finals.submit_patiently(check).await else {
@@ -243,44 +196,6 @@ impl Checks {
         self.in_flight.remove(job.id, job.token);
         metrics::counter!("checkback_leases_lost_total").increment(1);
         warn!(verification.id = %job.id, "the lease of a check was lost; somebody else asks");
-    }
-
-    /// Keeps the account's shared state. A failure here costs nothing but a call: the next answer says it again.
-    async fn tell_account(&self, account: &Account, job: &LeasedJob, effect: AccountEffect) {
-        let store = &self.service.store;
-        let now = self.service.clock.now();
-        let probed = job.standing == Standing::Probed;
-        let told = match effect {
-            AccountEffect::Well if probed => store.mark_well(&account.name).await.map(|was_failing| {
-                if was_failing {
-                    info!(account = account.name, "the account is well again");
-                    metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(0);
-                    self.service.wakes.account(&account.name);
-                    self.service.wakes.tell_others([account.name.clone()], &[]);
-                }
-            }),
-            AccountEffect::Well if job.standing == Standing::Throttled => store.end_throttling(&account.name).await,
-            AccountEffect::Well | AccountEffect::Unknown => Ok(()),
-            AccountEffect::Throttled { retry_after } => {
-                store.throttle_account(&account.name, account.qps, RATE_RECOVERY, retry_after, now).await.map(drop)
-            }
-            AccountEffect::Failing { trouble, code } => {
-                let marked = store.mark_failing(&account.name, trouble.as_str(), &code, probed, now).await;
-                metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(1);
-                marked.map(|is_new| {
-                    if is_new {
-                        error!(account = account.name, code, "the account is failing: {trouble}");
-                    }
-                })
-            }
-        };
-        if let Err(error) = told {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                account = account.name,
-                "the state of the account could not be stored"
-            );
-        }
     }
 }
 
@@ -367,21 +282,5 @@ async fn store_opens(service: &Service, checks: Vec<CheckedOpen>) -> Vec<bool> {
             error!(error = &error as &dyn std::error::Error, "attempts could not be stored; their leases run out");
             vec![false; checks.len()]
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_is_sent_neither_before_its_slot_nor_long_after() {
-        let asked_at = Instant::now();
-        let answered_at = asked_at + Duration::from_millis(10);
-        let ahead = Slot::new(asked_at, answered_at, 0.2);
-        assert_eq!(ahead.from, answered_at + Duration::from_millis(200));
-        assert_eq!(ahead.until, asked_at + Duration::from_millis(200) + LATEST);
-        let passed = Slot::new(asked_at, answered_at, -0.03);
-        assert_eq!((passed.from, passed.until), (answered_at, asked_at + LATEST - Duration::from_millis(30)));
     }
 }

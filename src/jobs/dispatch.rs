@@ -8,12 +8,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::checks::{Checks, Slot};
-use super::{LEASE, MOST_IN_FLIGHT, POLL, rate};
+use super::checks::Checks;
+use super::{LEASE, MOST_IN_FLIGHT, POLL};
 use crate::domain::schedule;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::{Account, later};
+use crate::service::pace::Slot;
 use crate::store::{Lease, Leased, StoreError, TakenHints};
 
 /// How many hints are worked in by one statement.
@@ -109,7 +110,7 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                 token: service.entropy.token(),
                 limit: i64::try_from(permits.available_permits() + 1).unwrap_or(1),
                 length: LEASE,
-                rate: rate(account.qps),
+                rate: account.rate(),
                 now,
                 next_probe_at: later(now, schedule::after_probe(u32::MAX)),
             })

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use crate::lifecycle::Tasks;
 use crate::service::Service;
-use crate::store::Rate;
 
 use checks::Checks;
 use in_flight::InFlight;
@@ -29,21 +28,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// Calls under way at a time, for each account and replica. At 50 calls a second this allows answers of two seconds.
 const MOST_IN_FLIGHT: usize = 128;
 
-/// How far apart calls are placed, so that no second sees more than the provider allows even when each arrives up to
-/// [`SLACK`] late. That costs a tenth of the rate.
-const SLACK: Duration = Duration::from_millis(100);
-/// A call that could not be sent within this of its slot takes another slot; the rest of [`SLACK`] is the network's.
-const LATEST: Duration = Duration::from_millis(50);
-const HORIZON: Duration = Duration::from_millis(100);
-/// After throttling a twentieth of the rate comes back each second.
-const RATE_RECOVERY: f64 = 0.05;
-
 /// How long the queues of results may take to empty at a stop.
 const QUEUE_GRACE: Duration = Duration::from_secs(1);
-
-fn rate(qps: u32) -> Rate {
-    Rate { qps, slack: SLACK, horizon: HORIZON, recovery: RATE_RECOVERY }
-}
 
 /// The loops of one replica.
 pub struct Engine {

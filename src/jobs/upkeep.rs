@@ -137,13 +137,16 @@ async fn look(service: &Service) {
     }
 }
 
-/// Forgets unmatched callbacks that nobody registered for.
+/// Forgets unmatched callbacks that nobody registered for, and what Initialize left behind.
 pub(super) async fn tidy(service: Service, tasks: Tasks) {
     loop {
         match service.store.forget_unmatched(service.clock.now() - KEEP_UNMATCHED).await {
             Ok(0) => {}
             Ok(forgotten) => info!(forgotten, "unmatched callbacks were a day old and are forgotten"),
             Err(error) => error!(error = &error as &dyn std::error::Error, "old callbacks could not be forgotten"),
+        }
+        if let Err(error) = service.tidy_initializations().await {
+            error!(error = &error as &dyn std::error::Error, "calls of Initialize could not be looked through");
         }
         if stops_within(&tasks, TIDY).await {
             return;

@@ -130,10 +130,11 @@ impl HttpError {
 impl From<reqwest::Error> for HttpError {
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();
-        if error.is_timeout() {
-            Self::Timeout(error)
-        } else if error.is_connect() {
+        // Also when connecting took too long: what counts is that nothing was sent.
+        if error.is_connect() {
             Self::Connect(error)
+        } else if error.is_timeout() {
+            Self::Timeout(error)
         } else {
             Self::Broken(error)
         }

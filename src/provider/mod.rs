@@ -5,13 +5,18 @@ pub mod alibaba;
 pub mod findings;
 pub mod http;
 pub mod images;
+pub mod initialize;
 pub mod parts;
 pub mod zoloz;
 
 use std::future::Future;
 use std::pin::Pin;
 
+use serde_json::{Map, Value};
+
 use crate::domain::{Outcome, ProviderError};
+
+use self::initialize::{Beside, InitializeAnswer, InitializeError, InitializeRequest, Prepared, WrongMember};
 
 /// Which transaction to ask about. The transaction id comes from our store, never from a caller.
 #[derive(Clone, Debug)]
@@ -28,6 +33,17 @@ pub trait Provider: Send + Sync {
     /// Asks for the result once: no retries, a fresh time and nonce, everything within the provider's time-outs.
     /// Safe to repeat, because it only reads.
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a>;
+
+    /// Checks the members that the merchant gives for a new transaction, without asking anybody.
+    /// By default there is no way to start one.
+    fn prepare(&self, _: Map<String, Value>, _: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
+        Err(vec![WrongMember::new("", "is not available for this account: send transaction_id")])
+    }
+
+    /// Asks for a new transaction once. Not safe to repeat: each call that arrives makes one.
+    fn initialize<'a>(&'a self, _: &'a InitializeRequest) -> InitializeAnswer<'a> {
+        Box::pin(std::future::ready(Err(InitializeError::Refused { code: "not_available".to_owned() })))
+    }
 
     /// Whether results of this product can be asked for; if not, why, as the end of a sentence about the product.
     /// A provider that asks for all of them alike takes every name.

@@ -26,6 +26,9 @@ fn account() -> Account {
         video_retention: Duration::from_mins(30),
         give_up_after: Duration::from_hours(24),
         callback_token: None,
+        reach: Default::default(),
+        line: Default::default(),
+        unreachable: std::sync::Once::new(),
         provider: Arc::new(Nobody),
     }
 }

@@ -1,19 +1,25 @@
-//! What the service does, one file a deed: accept a callback, register, collect, read an answer. The only writers of the store.
+//! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, take a
+//! browser back. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
 pub mod batch;
 pub mod collect_result;
 pub mod finals;
+pub mod initialize;
+pub mod pace;
 pub mod read_answer;
 pub mod register;
+pub mod returns;
 pub mod wake;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
 use crate::clock::Clock;
-use crate::domain::VerificationId;
+use crate::domain::{ReturnKey, VerificationId};
 use crate::entropy::Entropy;
 use crate::lifecycle::Tasks;
 use crate::store::{Collect, Store, StoreError};
@@ -33,6 +39,8 @@ pub struct Service {
     pub callbacks: CallbackQueue,
     pub finals: Finals,
     pub wakes: Wakes,
+    /// Read at the first use.
+    return_key: Arc<OnceCell<ReturnKey>>,
 }
 
 impl Service {
@@ -42,7 +50,16 @@ impl Service {
             accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect();
         let wakes = Wakes::new(accounts.keys().cloned());
         let callbacks = CallbackQueue::start(store.clone(), wakes.clone(), tasks);
-        Self { store, clock, entropy, accounts: Arc::new(accounts), callbacks, finals: Finals::default(), wakes }
+        Self {
+            store,
+            clock,
+            entropy,
+            accounts: Arc::new(accounts),
+            callbacks,
+            finals: Finals::default(),
+            wakes,
+            return_key: Arc::default(),
+        }
     }
 
     /// Records the wish to ask the provider now.

@@ -36,6 +36,7 @@ impl Service {
             metadata: given.metadata,
             registered_at: now,
             due_at: later(now, FIRST_POLL.min(account.give_up_after)),
+            initialized: false,
         };
         let registered = self.store.register(&new).await?;
         if let Registered::New { hinted, .. } = registered {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Rate, Store, StoreError};
+use super::{Rate, Standing, Store, StoreError};
 use crate::domain::schedule::{after_probe, after_throttle};
 
 /// After so many in a row the waits no longer grow.
@@ -28,6 +28,19 @@ pub struct Failing {
     pub since: DateTime<Utc>,
     pub reason: String,
     pub code: String,
+}
+
+/// Whether a call that no job stands behind may be made now.
+#[derive(Debug)]
+pub enum CallSlot {
+    /// In so many seconds; it is taken.
+    Granted { slot_in: f64, standing: Standing },
+    /// The next slot is too far ahead, in so many seconds.
+    Busy { slot_in: f64 },
+    /// The provider throttled: no call before this time.
+    Held { until: DateTime<Utc> },
+    /// No call before the next probe.
+    Failing(Failing, Option<DateTime<Utc>>),
 }
 
 impl Store {
@@ -89,6 +102,78 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         Ok(slot_in)
+    }
+
+    /// Takes a slot within the horizon for a call that no job stands behind, if the account is not held. On a failing
+    /// account it becomes the probe, when one is due.
+    pub async fn take_call_slot(
+        &self,
+        account: &str,
+        rate: Rate,
+        now: DateTime<Utc>,
+        next_probe_at: DateTime<Utc>,
+    ) -> Result<CallSlot, StoreError> {
+        let row = sqlx::query!(
+            r#"-- take_call_slot
+            WITH account AS MATERIALIZED (
+                SELECT *, (1 + $5::double precision) * 1.001 / effective AS spacing,
+                    coalesce(hold_until > $2, false) AS held
+                FROM (
+                    SELECT *, greatest(next_slot_at, clock_timestamp()) AS slot_at,
+                        CASE
+                            WHEN rate IS NULL THEN $3::double precision
+                            ELSE least($3::double precision, rate + $3::double precision * $4::double precision
+                                * greatest(0, extract(epoch FROM $2 - rate_at)::double precision))
+                        END AS effective
+                    FROM accounts
+                    WHERE account = $1
+                    FOR UPDATE
+                ) locked
+            ), taken AS (
+                UPDATE accounts a
+                SET next_slot_at = b.slot_at + make_interval(secs => b.spacing),
+                    probe_at = CASE WHEN b.failing_since IS NOT NULL THEN $7 ELSE a.probe_at END
+                FROM account b
+                WHERE a.account = b.account
+                AND NOT b.held
+                AND (b.failing_since IS NULL OR b.probe_at <= $2)
+                AND b.slot_at <= clock_timestamp() + make_interval(secs => $6)
+                RETURNING a.account
+            )
+            SELECT EXISTS (SELECT FROM taken) AS "granted!", held AS "held!", hold_until, failing_since, failing_reason,
+                failing_code, probe_at, throttles > 0 AS "throttled!",
+                extract(epoch FROM slot_at - clock_timestamp())::double precision AS "slot_in!"
+            FROM account"#,
+            account,
+            now,
+            f64::from(rate.qps),
+            rate.recovery,
+            rate.slack.as_secs_f64(),
+            rate.horizon.as_secs_f64(),
+            next_probe_at,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let failing = row.failing_since.map(|since| Failing {
+            since,
+            reason: row.failing_reason.unwrap_or_default(),
+            code: row.failing_code.unwrap_or_default(),
+        });
+        Ok(match (row.granted, row.hold_until, failing) {
+            (true, _, failing) => {
+                let standing = match failing {
+                    Some(_) => Standing::Probed,
+                    None if row.throttled => Standing::Throttled,
+                    None => Standing::Well,
+                };
+                CallSlot::Granted { slot_in: row.slot_in, standing }
+            }
+            (false, Some(until), _) if row.held => CallSlot::Held { until },
+            (false, _, Some(failing)) if row.probe_at.is_none_or(|at| at > now) => {
+                CallSlot::Failing(failing, row.probe_at)
+            }
+            (false, ..) => CallSlot::Busy { slot_in: row.slot_in },
+        })
     }
 
     /// Halves the pace and holds the account still for the time the provider named, or for a growing one. Answers

@@ -26,6 +26,8 @@ pub struct NewVerification {
     pub registered_at: DateTime<Utc>,
     /// When the first poll is due.
     pub due_at: DateTime<Utc>,
+    /// We started the transaction ourselves; the history says so.
+    pub initialized: bool,
 }
 
 /// How a registration ended.
@@ -71,67 +73,81 @@ impl Store {
     /// Registers a verification, once for each (account, transaction id). Callbacks that came before are worked in.
     pub async fn register(&self, new: &NewVerification) -> Result<Registered, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let connection = &mut *transaction;
-        lock_transactions(connection, std::slice::from_ref(&new.account), std::slice::from_ref(&new.transaction_id))
-            .await?;
-        if let Some(existing) = compare_with_stored(connection, new).await? {
-            return Ok(existing);
-        }
-        sqlx::query!(
-            "-- register
-            WITH verification AS (
-                INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product,
-                    expect_video, return_url, callback_token_sha256, metadata, registered_at)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::json, $10)
-            ), job AS (
-                INSERT INTO collect_jobs (verification_id, account, lane, due_at)
-                VALUES ($1, $2, $11, $12)
-            )
-            INSERT INTO history (verification_id, at, kind, detail)
-            VALUES ($1, $10, 'registered', '{}')",
-            new.id.0,
-            new.account,
-            new.transaction_id,
-            new.merchant_biz_id.as_ref().unwrap_or(&new.fresh_merchant_biz_id),
-            new.product,
-            new.expect_video.unwrap_or(false),
-            new.return_url,
-            new.callback_token.as_ref().map(|hash| &hash.as_bytes()[..]),
-            // As text: a parameter of type json would go through jsonb, which rewrites what was given.
-            new.metadata.as_ref().map(|metadata| metadata.get()),
-            new.registered_at,
-            Lane::Poll.as_i16(),
-            new.due_at,
-        )
-        .execute(&mut *connection)
-        .await?;
-        let hinted = sqlx::query!(
-            "-- register: callbacks that came before
-            WITH early AS (
-                DELETE FROM unmatched_callbacks
-                WHERE account = $2
-                AND transaction_id = $3
-                RETURNING received_at, callbacks, passed, sub_code
-            )
-            INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
-            SELECT $2, $4, $1, received_at, 'callback', true,
-                json_build_object('passed', passed, 'sub_code', sub_code, 'before_registration', callbacks)
-            FROM early",
-            new.id.0,
-            new.account,
-            new.transaction_id,
-            if new.expect_video == Some(true) { Lane::Video.as_i16() } else { Lane::Fresh.as_i16() },
-        )
-        .execute(&mut *connection)
-        .await?
-        .rows_affected()
-            > 0;
+        let registered = insert(&mut transaction, new).await?;
         transaction.commit().await?;
-        let registration =
-            Registration { id: new.id, expect_video: new.expect_video.unwrap_or(false), token: new.callback_token };
-        self.known.remember(&new.account, &new.transaction_id, registration);
-        Ok(Registered::New { id: new.id, hinted })
+        self.remember(new, &registered);
+        Ok(registered)
     }
+
+    /// Callbacks of what was just committed need no look-up.
+    pub(super) fn remember(&self, new: &NewVerification, registered: &Registered) {
+        if matches!(registered, Registered::New { .. }) {
+            let registration =
+                Registration { id: new.id, expect_video: new.expect_video.unwrap_or(false), token: new.callback_token };
+            self.known.remember(&new.account, &new.transaction_id, registration);
+        }
+    }
+}
+
+/// Registers within a transaction of the caller.
+pub(super) async fn insert(connection: &mut PgConnection, new: &NewVerification) -> Result<Registered, StoreError> {
+    lock_transactions(connection, std::slice::from_ref(&new.account), std::slice::from_ref(&new.transaction_id))
+        .await?;
+    if let Some(existing) = compare_with_stored(connection, new).await? {
+        return Ok(existing);
+    }
+    sqlx::query!(
+        "-- register
+        WITH verification AS (
+            INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product,
+                expect_video, return_url, callback_token_sha256, metadata, registered_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::json, $10)
+        ), job AS (
+            INSERT INTO collect_jobs (verification_id, account, lane, due_at)
+            VALUES ($1, $2, $11, $12)
+        )
+        INSERT INTO history (verification_id, at, kind, detail)
+        VALUES ($1, $10, 'registered',
+            CASE WHEN $13 THEN json_build_object('initialized', true) ELSE '{}' END)",
+        new.id.0,
+        new.account,
+        new.transaction_id,
+        new.merchant_biz_id.as_ref().unwrap_or(&new.fresh_merchant_biz_id),
+        new.product,
+        new.expect_video.unwrap_or(false),
+        new.return_url,
+        new.callback_token.as_ref().map(|hash| &hash.as_bytes()[..]),
+        // As text: a parameter of type json would go through jsonb, which rewrites what was given.
+        new.metadata.as_ref().map(|metadata| metadata.get()),
+        new.registered_at,
+        Lane::Poll.as_i16(),
+        new.due_at,
+        new.initialized,
+    )
+    .execute(&mut *connection)
+    .await?;
+    let hinted = sqlx::query!(
+        "-- register: callbacks that came before
+        WITH early AS (
+            DELETE FROM unmatched_callbacks
+            WHERE account = $2
+            AND transaction_id = $3
+            RETURNING received_at, callbacks, passed, sub_code
+        )
+        INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
+        SELECT $2, $4, $1, received_at, 'callback', true,
+            json_build_object('passed', passed, 'sub_code', sub_code, 'before_registration', callbacks)
+        FROM early",
+        new.id.0,
+        new.account,
+        new.transaction_id,
+        if new.expect_video == Some(true) { Lane::Video.as_i16() } else { Lane::Fresh.as_i16() },
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected()
+        > 0;
+    Ok(Registered::New { id: new.id, hinted })
 }
 
 async fn compare_with_stored(

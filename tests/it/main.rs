@@ -15,6 +15,8 @@ mod codes;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(feature = "simulator")]
+mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
 mod large_answers;
@@ -27,6 +29,8 @@ mod private_postgres;
 mod readme;
 #[cfg(feature = "simulator")]
 mod replicas;
+#[cfg(feature = "simulator")]
+mod returns;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;

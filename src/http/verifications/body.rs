@@ -31,6 +31,9 @@ pub struct VerificationBody<'a> {
     next_attempt_at: Option<String>,
     last_error: Option<&'a str>,
     metadata: Option<&'a RawValue>,
+    /// Only in the answer that tells the client SDK how to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,5 +89,6 @@ pub fn render<'a>(record: &'a Record, account: Option<&Account>) -> Verification
         next_attempt_at: record.due_at.map(time),
         last_error: record.last_error.as_deref(),
         metadata: record.metadata.as_deref(),
+        client: None,
     }
 }

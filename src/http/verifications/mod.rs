@@ -3,6 +3,7 @@
 pub mod body;
 pub mod collect;
 pub mod history;
+mod initialize;
 pub mod list;
 pub mod query;
 pub mod raw;

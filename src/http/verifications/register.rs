@@ -1,4 +1,5 @@
-//! `POST /verifications`: register a transaction that the merchant's own server started at the provider.
+//! `POST /verifications`: register a transaction that the merchant's own server started at the provider, or, with
+//! `initialize`, have it started here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::body::render;
-use crate::domain::{TokenHash, json};
+use crate::domain::{TokenHash, VerificationId, json};
 use crate::http::auth::Scope;
 use crate::http::error::FieldError;
 use crate::http::{Api, Problem, answered, body};
@@ -26,33 +27,116 @@ const MOST_METADATA: usize = 4096;
 pub async fn register(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     api.keys.require(&parts.headers, Scope::Register)?;
-    let given: BTreeMap<String, Box<RawValue>> = object(&parts.headers, content).await?;
+    let given = object(&parts.headers, content).await?;
+    if is_given(&given, "initialize") {
+        return super::initialize::initialize(&api, &parts.headers, given).await;
+    }
     let (account, registration) = parse(&api.service.accounts, given)?;
     let (id, status) = match answered(api.service.register(&account, registration)).await? {
         Registered::New { id, .. } => (id, StatusCode::CREATED),
         Registered::Same(id) => (id, StatusCode::OK),
         Registered::Conflict { id, members } => return Err(Problem::transaction_conflict(id, &members)),
     };
-    let record = answered(api.service.store.record(id)).await?.ok_or_else(Problem::internal)?;
-    let location = HeaderValue::from_str(&format!("/verifications/{id}")).map_err(|_| Problem::internal())?;
-    Ok((status, [(header::LOCATION, location)], Json(render(&record, Some(&account)))).into_response())
+    respond(&api, &account, id, status, None).await
 }
 
-async fn object(headers: &HeaderMap, content: axum::body::Body) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
-    let whole: Box<RawValue> = body::json(headers, content)
+/// The verification as it stands, and what the client needs where it was started here.
+pub(super) async fn respond(
+    api: &Api,
+    account: &Account,
+    id: VerificationId,
+    status: StatusCode,
+    client: Option<Box<RawValue>>,
+) -> Result<Response, Problem> {
+    let record = answered(api.service.store.record(id)).await?.ok_or_else(Problem::internal)?;
+    let location = HeaderValue::from_str(&format!("/verifications/{id}")).map_err(|_| Problem::internal())?;
+    let mut body = render(&record, Some(account));
+    body.client = client;
+    Ok((status, [(header::LOCATION, location)], Json(body)).into_response())
+}
+
+pub(super) type Given = BTreeMap<String, Box<RawValue>>;
+
+fn is_given(given: &Given, name: &str) -> bool {
+    given.get(name).is_some_and(|raw| raw.get() != "null")
+}
+
+async fn object(headers: &HeaderMap, content: axum::body::Body) -> Result<Given, Problem> {
+    let read = |whole: &RawValue| serde_json::from_str::<Given>(whole.get());
+    // Only pictures need so much room.
+    let may_be_large = |whole: &Box<RawValue>| read(whole).is_ok_and(|given| is_given(&given, "initialize"));
+    let whole = body::large_json(headers, content, may_be_large)
         .await?
         .ok_or_else(|| Problem::body_malformed("The body is empty. Send a JSON object."))?;
-    serde_json::from_str(whole.get())
-        .map_err(|_| Problem::body_invalid(vec![FieldError::new("", "the body must be an object")]))
+    read(&whole).map_err(|_| Problem::body_invalid(vec![FieldError::new("", "the body must be an object")]))
 }
 
 /// The members of the body, each taken out and checked; what is left at the end is unknown.
-struct Members {
-    left: BTreeMap<String, Box<RawValue>>,
-    errors: Vec<FieldError>,
+pub(super) struct Members {
+    pub left: Given,
+    pub errors: Vec<FieldError>,
+}
+
+/// The members that every registration may have.
+pub(super) struct Common {
+    pub account: Option<Arc<Account>>,
+    pub merchant_biz_id: Option<String>,
+    pub product: Option<String>,
+    pub expect_video: Option<bool>,
+    pub return_url: Option<String>,
+    pub metadata: Option<Box<RawValue>>,
 }
 
 impl Members {
+    pub fn of(given: Given) -> Self {
+        Self { left: given, errors: Vec::new() }
+    }
+
+    pub fn common(&mut self, accounts: &BTreeMap<String, Arc<Account>>) -> Common {
+        Common {
+            account: self.account(accounts),
+            merchant_biz_id: self.text("merchant_biz_id", |text| {
+                let is_good = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                if is_good { Ok(()) } else { Err("must have 1 to 32 letters and digits") }
+            }),
+            product: self.text("product", |text| {
+                let is_good = (1..=64).contains(&text.len())
+                    && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+                if is_good { Ok(()) } else { Err("must have 1 to 64 letters, digits, `_` and `-`") }
+            }),
+            expect_video: self.flag("expect_video"),
+            return_url: self.text("return_url", |text| {
+                // The parser drops line breaks and escapes other control characters; what is stored is what was given.
+                let is_good = text.len() <= 2048
+                    && !text.chars().any(char::is_control)
+                    && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+                if is_good { Ok(()) } else { Err("must be an absolute http or https URL of at most 2048 bytes") }
+            }),
+            metadata: self.metadata(),
+        }
+    }
+
+    fn account(&mut self, accounts: &BTreeMap<String, Arc<Account>>) -> Option<Arc<Account>> {
+        let had_account = self.left.contains_key("account");
+        let errors_before = self.errors.len();
+        match self.text("account", |_| Ok(())) {
+            Some(name) => match accounts.get(&name) {
+                Some(account) => Some(Arc::clone(account)),
+                None => self.wrong("account", "is not an account in the configuration"),
+            },
+            None if had_account && self.errors.len() > errors_before => None,
+            None if accounts.len() == 1 => accounts.values().next().map(Arc::clone),
+            None => self.wrong("account", "is required, because not exactly one account is configured"),
+        }
+    }
+
+    /// What is wrong, members that nobody asked for included.
+    pub fn finish(self) -> Vec<FieldError> {
+        let mut errors = self.errors;
+        errors.extend(self.left.into_keys().map(|name| FieldError::new(name, "is not a member of this request")));
+        errors
+    }
+
     /// The member's text, if it is one that `accept` finds nothing wrong with. Null counts as absent.
     fn text(&mut self, name: &'static str, accept: impl FnOnce(&str) -> Result<(), &'static str>) -> Option<String> {
         let raw = self.left.remove(name)?;
@@ -96,59 +180,24 @@ impl Members {
     }
 }
 
-fn parse(
-    accounts: &BTreeMap<String, Arc<Account>>,
-    given: BTreeMap<String, Box<RawValue>>,
-) -> Result<(Arc<Account>, Registration), Problem> {
-    let mut members = Members { left: given, errors: Vec::new() };
-    let had_account = members.left.contains_key("account");
-    let account = match members.text("account", |_| Ok(())) {
-        Some(name) => match accounts.get(&name) {
-            Some(account) => Some(Arc::clone(account)),
-            None => members.wrong("account", "is not an account in the configuration"),
-        },
-        None if had_account && !members.errors.is_empty() => None,
-        None if accounts.len() == 1 => accounts.values().next().map(Arc::clone),
-        None => members.wrong("account", "is required, because not exactly one account is configured"),
-    };
-    if members.left.remove("initialize").is_some_and(|raw| raw.get() != "null") {
-        members.errors.push(FieldError::new(
-            "initialize",
-            "is not available yet: call Initialize yourself and send its TransactionId as transaction_id",
-        ));
-    }
+fn parse(accounts: &BTreeMap<String, Arc<Account>>, given: Given) -> Result<(Arc<Account>, Registration), Problem> {
+    let mut members = Members::of(given);
+    // Null, or we would not be here.
+    members.left.remove("initialize");
     let errors_before = members.errors.len();
     let transaction_id = members.text("transaction_id", |text| plain(text, 128, "must have 1 to 128 characters"));
     if transaction_id.is_none() && members.errors.len() == errors_before {
-        members.errors.push(FieldError::new("transaction_id", "is required"));
+        members.errors.push(FieldError::new("transaction_id", "is required, or `initialize` in its place"));
     }
-    let merchant_biz_id = members.text("merchant_biz_id", |text| {
-        let is_good = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if is_good { Ok(()) } else { Err("must have 1 to 32 letters and digits") }
-    });
     let callback_token = members.text("callback_token", |text| plain(text, 512, "must have 1 to 512 characters"));
-    let product = members.text("product", |text| {
-        let is_good = (1..=64).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-        if is_good { Ok(()) } else { Err("must have 1 to 64 letters, digits, `_` and `-`") }
-    });
-    let return_url = members.text("return_url", |text| {
-        // The parser drops line breaks and escapes other control characters; what is stored is what was given.
-        let is_good = text.len() <= 2048
-            && !text.chars().any(char::is_control)
-            && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        if is_good { Ok(()) } else { Err("must be an absolute http or https URL of at most 2048 bytes") }
-    });
-    let expect_video = members.flag("expect_video");
-    let metadata = members.metadata();
+    let Common { account, merchant_biz_id, product, expect_video, return_url, metadata } = members.common(accounts);
     // A product that is no name is refused already.
     if let (Some(account), false) = (&account, members.errors.iter().any(|error| error.field == "product"))
         && let Err(message) = account.check_product(product.as_deref())
     {
         members.errors.push(FieldError::new("product", message));
     }
-    let Members { left, mut errors } = members;
-    errors.extend(left.into_keys().map(|name| FieldError::new(name, "is not a member of this request")));
+    let errors = members.finish();
     match (account, transaction_id) {
         (Some(account), Some(transaction_id)) if errors.is_empty() => Ok((
             account,
@@ -199,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::provider::{Answer, CheckRequest, Provider};
+    use crate::service::account::Reach;
 
     #[test]
     fn compacting_keeps_texts_and_digits() {
@@ -227,6 +277,9 @@ mod tests {
             video_retention: Duration::from_secs(1),
             give_up_after: Duration::from_secs(1),
             callback_token: None,
+            reach: Reach::default(),
+            line: tokio::sync::Mutex::default(),
+            unreachable: std::sync::Once::new(),
             provider: Arc::new(OneProduct),
         };
         let accounts = BTreeMap::from([("a".to_owned(), Arc::new(account))]);

@@ -95,8 +95,13 @@ fn of_status(status: u16) -> Meaning {
     }
 }
 
+/// The provider reports a fault of its own, which says nothing about what it did before.
+pub fn is_fault(code: &str) -> bool {
+    covers("InternalError", code) || covers("ServiceUnavailable", code)
+}
+
 /// What does not look like a code is not repeated in errors and histories.
-pub(super) fn is_usable(code: &str) -> bool {
+pub fn is_usable(code: &str) -> bool {
     !code.is_empty()
         && code.len() <= 96
         && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':'))

@@ -7,6 +7,7 @@ pub mod callback;
 pub mod codes;
 pub mod credentials;
 pub mod endpoint;
+mod initialize;
 pub mod outcome;
 pub mod sign;
 pub mod wire;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::domain::{Outcome, ProviderError, Trouble};
@@ -25,7 +27,8 @@ use crate::entropy::Entropy;
 use self::credentials::SigningKeys;
 use self::endpoint::Endpoint;
 use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
-use super::http::{HttpAnswer, HttpClient};
+use super::http::{HttpAnswer, HttpClient, HttpError};
+use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
 use super::{Answer, CheckRequest, Provider};
 
 const VERSION: &str = "2022-08-09";
@@ -80,6 +83,27 @@ struct Called {
     status: u16,
     retry_after: Option<String>,
     reading: wire::Reading,
+    body: Bytes,
+}
+
+/// Why there is no readable answer.
+enum NotCalled {
+    /// There is no key to sign with, so nothing was sent.
+    Keys(ProviderError),
+    Http(HttpError),
+    /// The signed time is refused; whether the next attempt may work.
+    Time(ProviderError),
+    Unreadable(HttpAnswer),
+}
+
+impl From<NotCalled> for ProviderError {
+    fn from(error: NotCalled) -> Self {
+        match error {
+            NotCalled::Http(error) => Self::Unavailable { code: error.code().to_owned(), reason: error.to_string() },
+            NotCalled::Keys(error) | NotCalled::Time(error) => error,
+            NotCalled::Unreadable(answer) => unreadable(&answer),
+        }
+    }
 }
 
 impl AlibabaClient {
@@ -119,8 +143,8 @@ impl AlibabaClient {
         operation: &str,
         query: &[Parameter<'_>],
         form: &[Parameter<'_>],
-    ) -> Result<Called, ProviderError> {
-        let key = self.keys.current().await?;
+    ) -> Result<Called, NotCalled> {
+        let key = self.keys.current().await.map_err(NotCalled::Keys)?;
         let correction = self.correction.load(Ordering::Relaxed);
         let time = self.clock.now() + TimeDelta::seconds(correction);
         let nonce = self.entropy.hex32();
@@ -130,23 +154,20 @@ impl AlibabaClient {
         };
         let mut url = self.endpoint.base().clone();
         url.set_query(Some(&query));
-        let answer =
-            self.http.send(http::Method::POST, url, headers, body).await.map_err(|error| {
-                ProviderError::Unavailable { code: error.code().to_owned(), reason: error.to_string() }
-            })?;
+        let answer = self.http.send(http::Method::POST, url, headers, body).await.map_err(NotCalled::Http)?;
         let status = answer.status.as_u16();
         let Ok(reading) = wire::read(&answer.body) else {
-            return Err(unreadable(&answer));
+            return Err(NotCalled::Unreadable(answer));
         };
         if reading.code.as_deref().is_some_and(codes::is_timestamp) {
             let code = reading.code.unwrap_or_default();
-            return Err(self.correct_clock(answer.header("date"), correction, code));
+            return Err(NotCalled::Time(self.correct_clock(answer.header("date"), correction, code)));
         }
         if reading.code.as_deref().is_some_and(codes::is_of_the_key) {
             self.keys.doubt(&key);
         }
         let retry_after = answer.header("x-acs-retry-after").map(str::to_owned);
-        Ok(Called { status, retry_after, reading })
+        Ok(Called { status, retry_after, reading, body: answer.body })
     }
 
     fn acs3(
@@ -245,6 +266,14 @@ impl AlibabaClient {
 impl Provider for AlibabaClient {
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
         Box::pin(self.check(request))
+    }
+
+    fn prepare(&self, members: Map<String, Value>, _: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
+        initialize::prepare(members)
+    }
+
+    fn initialize<'a>(&'a self, request: &'a InitializeRequest) -> InitializeAnswer<'a> {
+        Box::pin(self.start(request))
     }
 }
 

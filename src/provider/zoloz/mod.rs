@@ -7,6 +7,7 @@ pub mod answer;
 pub mod cipher;
 pub mod codes;
 pub mod gateway;
+mod initialize;
 pub mod keys;
 pub mod outcome;
 pub mod products;
@@ -16,6 +17,7 @@ pub mod wire;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::domain::{Outcome, ProviderError};
@@ -23,6 +25,7 @@ use crate::entropy::Entropy;
 
 use self::products::Product;
 use super::http::{HttpClient, SMALL_BODY};
+use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
 use super::{Answer, CheckRequest, Provider};
 
 pub use answer::Auth;
@@ -70,5 +73,13 @@ impl Provider for ZolozClient {
 
     fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {
         Product::of(product).map(|_| ())
+    }
+
+    fn prepare(&self, members: Map<String, Value>, beside: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
+        initialize::prepare(members, beside)
+    }
+
+    fn initialize<'a>(&'a self, request: &'a InitializeRequest) -> InitializeAnswer<'a> {
+        Box::pin(self.start(request))
     }
 }

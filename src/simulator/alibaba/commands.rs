@@ -148,5 +148,6 @@ pub struct TransactionView {
     pub completed_at: Option<DateTime<Utc>>,
     pub interrupted: Option<String>,
     pub callback_url: Option<String>,
+    pub return_url: Option<String>,
     pub has_callback_token: bool,
 }

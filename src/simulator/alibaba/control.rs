@@ -139,6 +139,7 @@ impl Alibaba {
             completed_at: transaction.completed_at,
             interrupted: transaction.interrupted().map(Into::into),
             callback_url: transaction.callback_url.as_deref().map(Into::into),
+            return_url: transaction.return_url.as_deref().map(Into::into),
             has_callback_token: transaction.callback_token.is_some(),
         })
     }

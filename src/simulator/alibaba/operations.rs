@@ -103,6 +103,7 @@ impl Alibaba {
         let mut transaction = Transaction::new(merchant_biz_id, product_code, product, outcome);
         transaction.priority = priority;
         transaction.callback_url = callback_url.map(Into::into);
+        transaction.return_url = request.parameter("ReturnUrl").map(Into::into);
         transaction.callback_token = request.parameter("CallbackToken").map(SecretString::from);
         transaction.doc_video = doc_video;
         let id = self.new_transaction_id();

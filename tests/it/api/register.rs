@@ -217,7 +217,7 @@ async fn every_wrong_member_is_told_at_once() {
     let body = json!({
         "account": "nobody", "transaction_id": "x".repeat(129), "merchant_biz_id": "with space",
         "callback_token": "", "product": 7, "expect_video": "yes", "return_url": "javascript:alert(1)",
-        "metadata": [], "order": 1, "Account": ACCOUNT, "initialize": {},
+        "metadata": [], "order": 1, "Account": ACCOUNT, "initialize": null,
     });
     let problem = problem(test.post("/verifications", &body).await, 422, "body_invalid").await;
     assert_eq!(
@@ -227,7 +227,6 @@ async fn every_wrong_member_is_told_at_once() {
             "account",
             "callback_token",
             "expect_video",
-            "initialize",
             "merchant_biz_id",
             "metadata",
             "order",

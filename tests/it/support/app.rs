@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a test wants to be different.
 pub struct Setup {
+    /// Further lines of the section `server`.
+    pub server: String,
     /// Further lines of the account's section.
     pub account: String,
     /// Further sections; `SIMULATOR` in them is replaced by the simulator's address.
@@ -37,7 +39,12 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { account: "qps = 100000".to_owned(), more: String::new(), simulator: Settings::default() }
+        Self {
+            server: String::new(),
+            account: "qps = 100000".to_owned(),
+            more: String::new(),
+            simulator: Settings::default(),
+        }
     }
 }
 
@@ -103,6 +110,7 @@ impl TestApp {
             [server]
             public_listen = "127.0.0.1:0"
             internal_listen = "127.0.0.1:0"
+            {}
             [[auth.keys]]
             name = "test"
             sha256 = "{digest}"
@@ -115,6 +123,7 @@ impl TestApp {
             {}
             {}
             "#,
+            setup.server,
             setup.account,
             setup.more.replace("SIMULATOR", &simulator_address.to_string())
         );

@@ -1,0 +1,189 @@
+//! An account's pace and health, which all replicas share: when a call may be sent, and what its answer says about the
+//! account. Every operation counts against one rate.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::Service;
+use super::account::{Account, later};
+use super::collect_result::AccountEffect;
+use crate::domain::schedule;
+use crate::store::{CallSlot, Rate, Standing, StoreError};
+
+/// How far apart calls are placed, so that no second sees more than the provider allows even when each arrives up to
+/// [`SLACK`] late. That costs a tenth of the rate.
+const SLACK: Duration = Duration::from_millis(100);
+/// A call that could not be sent within this of its slot takes another slot; the rest of [`SLACK`] is the network's.
+const LATEST: Duration = Duration::from_millis(50);
+const HORIZON: Duration = Duration::from_millis(100);
+/// After throttling a twentieth of the rate comes back each second.
+const RATE_RECOVERY: f64 = 0.05;
+
+/// How many further slots a call takes that comes too late for its own.
+const SPARE_SLOTS: u32 = 4;
+/// How long to wait before a slot is asked for again when that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// How long a call that somebody waits for may stand in line for its slot.
+const IN_LINE: Duration = Duration::from_secs(2);
+const SHORTEST_WAIT: Duration = Duration::from_millis(2);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+impl Account {
+    pub fn rate(&self) -> Rate {
+        Rate { qps: self.qps, slack: SLACK, horizon: HORIZON, recovery: RATE_RECOVERY }
+    }
+}
+
+/// When a call may be sent. The slot is by the database's clock; here it is known to lie between what the slot's
+/// distance makes of the time of asking and of the time of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    pub asked_at: Instant,
+    /// Not before this: the slot has come for certain.
+    from: Instant,
+    /// Not after this: the slot may be too long ago.
+    until: Instant,
+}
+
+impl Slot {
+    pub fn new(asked_at: Instant, answered_at: Instant, slot_in: f64) -> Self {
+        let ahead = Duration::try_from_secs_f64(slot_in.max(0.0)).unwrap_or_default();
+        let behind = Duration::try_from_secs_f64((-slot_in).max(0.0)).unwrap_or_default();
+        let until = (asked_at + ahead + LATEST).checked_sub(behind).unwrap_or(asked_at);
+        Self { asked_at, from: answered_at + ahead, until }
+    }
+}
+
+/// Why a call may not be made now. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSlot {
+    /// The account's rate is spent, or the provider throttles.
+    #[error("the account's rate is spent")]
+    Spent { retry_after: Duration },
+    #[error("the account is failing ({code})")]
+    Failing { reason: String, code: String, retry_after: Duration },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Service {
+    /// Returns when the call may be sent. A call that comes too late for its slot takes another, a few times: with a
+    /// database that answers late no slot is ever known well enough, and then the pace alone must do.
+    pub async fn wait_for_slot(&self, account: &Account, mut slot: Slot) {
+        let mut slots = 1;
+        loop {
+            if slot.from > Instant::now() {
+                tokio::time::sleep_until(slot.from).await;
+            }
+            if Instant::now() <= slot.until || slots > SPARE_SLOTS {
+                return;
+            }
+            let asked_at = Instant::now();
+            match self.store.take_slot(&account.name, account.rate()).await {
+                Ok(slot_in) => {
+                    slot = Slot::new(asked_at, Instant::now(), slot_in);
+                    slots += 1;
+                }
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "no slot could be taken for a call");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a slot for a call that somebody waits for, one after the other. On a failing account it is the probe, so
+    /// that an account without open work is tried again too.
+    pub async fn stand_in_line(&self, account: &Account) -> Result<(Slot, Standing), NoSlot> {
+        let until = Instant::now() + IN_LINE;
+        let Ok(_turn) = tokio::time::timeout_at(until, account.line.lock()).await else {
+            return Err(NoSlot::Spent { retry_after: IN_LINE });
+        };
+        loop {
+            let now = self.clock.now();
+            let asked_at = Instant::now();
+            let next_probe_at = later(now, schedule::after_probe(u32::MAX));
+            let taking = self.store.take_call_slot(&account.name, account.rate(), now, next_probe_at);
+            match tokio::time::timeout_at(until + IN_LINE, taking).await.map_err(|_| StoreError::timed_out())?? {
+                CallSlot::Granted { slot_in, standing } => {
+                    return Ok((Slot::new(asked_at, Instant::now(), slot_in), standing));
+                }
+                CallSlot::Busy { slot_in } => {
+                    let slot_in = Duration::try_from_secs_f64(slot_in).unwrap_or_default();
+                    let wait = slot_in.saturating_sub(HORIZON).clamp(SHORTEST_WAIT, LONGEST_WAIT);
+                    if Instant::now() + wait > until {
+                        return Err(NoSlot::Spent { retry_after: slot_in });
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                CallSlot::Held { until } => return Err(NoSlot::Spent { retry_after: left(now, until) }),
+                CallSlot::Failing(failing, probe_at) => {
+                    let retry_after = left(now, probe_at.unwrap_or(now));
+                    return Err(NoSlot::Failing { reason: failing.reason, code: failing.code, retry_after });
+                }
+            }
+        }
+    }
+
+    /// Keeps the account's shared state. A failure here costs nothing but a call: the next answer says it again.
+    pub async fn tell_account(&self, account: &Account, standing: Standing, effect: AccountEffect) {
+        let store = &self.store;
+        let now = self.clock.now();
+        let probed = standing == Standing::Probed;
+        let told = match effect {
+            AccountEffect::Well if probed => store.mark_well(&account.name).await.map(|was_failing| {
+                if was_failing {
+                    info!(account = account.name, "the account is well again");
+                    metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(0);
+                    self.wakes.account(&account.name);
+                    self.wakes.tell_others([account.name.clone()], &[]);
+                }
+            }),
+            AccountEffect::Well if standing == Standing::Throttled => store.end_throttling(&account.name).await,
+            AccountEffect::Well | AccountEffect::Unknown => Ok(()),
+            AccountEffect::Throttled { retry_after } => {
+                store.throttle_account(&account.name, account.qps, RATE_RECOVERY, retry_after, now).await.map(drop)
+            }
+            AccountEffect::Failing { trouble, code } => {
+                let marked = store.mark_failing(&account.name, trouble.as_str(), &code, probed, now).await;
+                metrics::gauge!("checkback_account_failing", "account" => account.name.clone()).set(1);
+                marked.map(|is_new| {
+                    if is_new {
+                        error!(account = account.name, code, "the account is failing: {trouble}");
+                    }
+                })
+            }
+        };
+        if let Err(error) = told {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                account = account.name,
+                "the state of the account could not be stored"
+            );
+        }
+    }
+}
+
+fn left(now: DateTime<Utc>, until: DateTime<Utc>) -> Duration {
+    (until - now).to_std().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_sent_neither_before_its_slot_nor_long_after() {
+        let asked_at = Instant::now();
+        let answered_at = asked_at + Duration::from_millis(10);
+        let ahead = Slot::new(asked_at, answered_at, 0.2);
+        assert_eq!(ahead.from, answered_at + Duration::from_millis(200));
+        assert_eq!(ahead.until, asked_at + Duration::from_millis(200) + LATEST);
+        let passed = Slot::new(asked_at, answered_at, -0.03);
+        assert_eq!((passed.from, passed.until), (answered_at, asked_at + LATEST - Duration::from_millis(30)));
+    }
+}
