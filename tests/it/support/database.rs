@@ -54,11 +54,17 @@ impl TestDatabase {
     pub async fn set_reachable(&self, reachable: bool) {
         let mut connection = self.administrator().await;
         let name = &self.name;
-        let statement = format!(
-            r#"ALTER DATABASE "{name}" ALLOW_CONNECTIONS {reachable};
-            SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND NOT {reachable}"#
-        );
+        let statement = format!(r#"ALTER DATABASE "{name}" ALLOW_CONNECTIONS {reachable}"#);
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.expect("an administrator may do this");
+        // Only now nobody comes in any more, but for those who were at the door: until none is left.
+        let throw_out = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1";
+        while !reachable {
+            let found: i64 =
+                sqlx::query_scalar(throw_out).bind(name).fetch_one(&mut connection).await.expect("an administrator may");
+            if found == 0 {
+                return;
+            }
+        }
     }
 
     pub async fn pool(&self) -> PgPool {
