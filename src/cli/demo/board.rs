@@ -11,15 +11,19 @@ use super::cases::{Case, Checks, Ends};
 pub struct Seen {
     /// The verification, once it is registered.
     pub id: Option<String>,
-    /// How the service answered the callbacks; 0 for no answer.
-    pub callbacks: Vec<u16>,
+    /// How the service answered those who told it that the person is done; 0 for no answer.
+    pub heard: Vec<u16>,
     pub status: String,
     pub sub_code: Option<String>,
+    /// The score of the comparison of faces.
+    pub score: Option<String>,
     pub is_final: bool,
     /// The codes of the checks, oldest first.
     pub checks: Vec<String>,
     /// From the callback, or else the registration, to the end, by the service's clock.
     pub took: Option<Duration>,
+    /// What is wrong with the account at the end.
+    pub trouble: Option<String>,
     /// Why the case could not be played.
     pub error: Option<String>,
 }
@@ -29,6 +33,7 @@ impl Seen {
     pub fn update(&mut self, body: &Value, checks: Vec<String>) {
         text(body, "status").unwrap_or_default().clone_into(&mut self.status);
         self.sub_code = text(body, "sub_code").map(str::to_owned);
+        self.score = body["scores"]["face_comparison"].as_number().map(ToString::to_string);
         self.is_final = body["final"] == true;
         self.checks = checks;
         let from = text(body, "callback_at").or_else(|| text(body, "registered_at"));
@@ -64,7 +69,9 @@ pub fn differences(case: &Case, seen: &Seen) -> Vec<String> {
     };
     compare("status", expected.status.to_owned(), or_nothing(Some(&seen.status)));
     compare("sub-code", or_nothing(expected.sub_code), or_nothing(seen.sub_code.as_deref()));
-    compare("answers to callbacks", join(expected.callbacks), join(&seen.callbacks));
+    compare("score", or_nothing(expected.score), or_nothing(seen.score.as_deref()));
+    compare("answers to callbacks", join(expected.heard), join(&seen.heard));
+    compare("trouble of the account", or_nothing(expected.trouble), or_nothing(seen.trouble.as_deref()));
     match expected.checks {
         Checks::Exactly(checks) => compare("checks", join(checks), join(&seen.checks)),
         Checks::Begin(first) => {
@@ -134,6 +141,26 @@ impl Board {
     }
 }
 
+/// What is seen of a case when all is well.
+#[cfg(test)]
+pub fn as_expected(case: &Case) -> Seen {
+    let expected = &case.expected;
+    Seen {
+        heard: expected.heard.to_vec(),
+        status: expected.status.to_owned(),
+        sub_code: expected.sub_code.map(str::to_owned),
+        score: expected.score.map(str::to_owned),
+        is_final: case.ends != Ends::Never,
+        checks: match expected.checks {
+            Checks::Exactly(codes) => codes.iter().map(ToString::to_string).collect(),
+            Checks::Begin(first) => vec![first.to_owned(); 12],
+        },
+        took: Some(Duration::from_millis(999)),
+        trouble: expected.trouble.map(str::to_owned),
+        ..Seen::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -141,24 +168,19 @@ mod tests {
     use super::super::cases::cases;
     use super::*;
 
-    fn as_expected(case: &Case) -> Seen {
-        Seen {
-            callbacks: case.expected.callbacks.to_vec(),
-            status: case.expected.status.to_owned(),
-            sub_code: case.expected.sub_code.map(str::to_owned),
-            is_final: true,
-            checks: match case.expected.checks {
-                Checks::Exactly(codes) => codes.iter().map(ToString::to_string).collect(),
-                Checks::Begin(first) => vec![first.to_owned(), "another".to_owned()],
-            },
-            ..Seen::default()
-        }
-    }
-
     #[test]
     fn what_is_as_expected_has_no_differences() {
         for case in cases() {
             assert_eq!(differences(&case, &as_expected(&case)), Vec::<String>::new(), "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn another_status_is_a_difference_in_every_case() {
+        for case in cases() {
+            let other = if case.expected.status == "passed" { "failed" } else { "passed" };
+            let seen = Seen { status: other.to_owned(), ..as_expected(&case) };
+            assert_eq!(differences(&case, &seen).len(), 1, "{}", case.name);
         }
     }
 
@@ -170,7 +192,12 @@ mod tests {
             (Seen { status: "failed".into(), ..good.clone() }, "status: expected passed, got failed"),
             (Seen { status: String::new(), ..good.clone() }, "status: expected passed, got none"),
             (Seen { sub_code: None, ..good.clone() }, "sub-code: expected 200, got none"),
-            (Seen { callbacks: vec![401, 200], ..good.clone() }, "answers to callbacks: expected 200, got 401, 200"),
+            (Seen { heard: vec![401, 200], ..good.clone() }, "answers to callbacks: expected 200, got 401, 200"),
+            (Seen { score: Some("1.5".into()), ..good.clone() }, "score: expected 99.99, got 1.5"),
+            (
+                Seen { trouble: Some("bad_key".into()), ..good.clone() },
+                "trouble of the account: expected none, got bad_key",
+            ),
             (Seen { checks: vec![], ..good.clone() }, "checks: expected 200, got none"),
             (Seen { error: Some("no answer".into()), ..good.clone() }, "could not be played: no answer"),
         ] {
@@ -182,11 +209,11 @@ mod tests {
     fn what_the_service_says_is_read() {
         let mut seen = Seen::default();
         let body = json!({"status": "passed", "sub_code": "200", "final": true, "callback_at": null,
-            "registered_at": "2026-01-15T08:30:00.000000Z", "final_at": "2026-01-15T08:35:00.250000Z"});
+            "scores": {"face_comparison": 99.99, "face_quality": 95}, "registered_at": "2026-01-15T08:30:00.000000Z", "final_at": "2026-01-15T08:35:00.250000Z"});
         let history = json!({"items": [{"kind": "registered"}, {"kind": "check", "code": "P"}, {"kind": "check"}]});
         seen.update(&body, checks(&history));
         assert_eq!((seen.status.as_str(), seen.sub_code.as_deref(), seen.is_final), ("passed", Some("200"), true));
-        assert_eq!(seen.took, Some(Duration::from_millis(300_250)));
+        assert_eq!((seen.took, seen.score.as_deref()), (Some(Duration::from_millis(300_250)), Some("99.99")));
         assert_eq!(seen.checks, ["P", "?"]);
     }
 

@@ -1,8 +1,8 @@
-//! The cases: what the person, the provider and the callbacks do in each, and what must come of it.
+//! The cases: what the person, the provider and whoever tells of it do in each, and what must come of it.
 
 use std::time::Duration;
 
-use crate::simulator::{ErrorForm, Fault, FaultKind};
+use crate::simulator::{Fault, FaultKind, Provider, ZolozOutcome, ZolozProduct};
 
 /// The accounts of the demo. Trouble of one is kept apart from the others.
 pub const MAIN: &str = "alibaba-sg";
@@ -10,14 +10,20 @@ pub const THROTTLED: &str = "alibaba-hk";
 pub const KEY_REFUSED: &str = "alibaba-my";
 /// The one without an account-wide token.
 pub const WITHOUT_TOKEN: &str = "alibaba-id";
-pub const ACCOUNTS: [&str; 4] = [MAIN, THROTTLED, KEY_REFUSED, WITHOUT_TOKEN];
+pub const ALIBABA: [&str; 4] = [MAIN, THROTTLED, KEY_REFUSED, WITHOUT_TOKEN];
+/// With a pair of keys, and encrypted.
+pub const ZOLOZ: &str = "zoloz-sg";
+/// With an access key.
+pub const ZOLOZ_AK_SK: &str = "zoloz-hk";
+/// The one whose merchant key is not the one that the provider knows.
+pub const ZOLOZ_WRONG_KEY: &str = "zoloz-id";
 
 /// The jumps of the clocks: each ends what could not end before.
 pub const TO_FIRST_POLL: Duration = Duration::from_secs(5 * 60 + 5);
 pub const TO_GIVING_UP: Duration = Duration::from_hours(24);
 pub const TO_DEADLINE: Duration = Duration::from_hours(24 * 30);
 
-/// What happens around the callback.
+/// What happens until the service knows, or not, that the person is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Story {
     /// The person finishes and so many callbacks come.
@@ -34,6 +40,10 @@ pub enum Story {
     Unknown,
     /// The person never finishes.
     Abandoned,
+    /// The person finishes, and the app says so to the service.
+    Collected,
+    /// The service itself starts the transaction. Alibaba calls back; from ZOLOZ the browser comes back.
+    Initialized,
 }
 
 /// When a case can end.
@@ -43,6 +53,33 @@ pub enum Ends {
     AtFirstPoll,
     WhenGivenUp,
     AtDeadline,
+    /// Not while the demo lasts.
+    Never,
+}
+
+/// What the provider has to say once the person has finished.
+#[derive(Clone, Debug)]
+pub enum Process {
+    Alibaba {
+        /// `None`: passed.
+        sub_code: Option<&'static str>,
+        not_completed_calls: u32,
+        pending_calls: u32,
+    },
+    Zoloz {
+        product: ZolozProduct,
+        outcome: Box<ZolozOutcome>,
+        processing_calls: u32,
+    },
+}
+
+impl Process {
+    pub fn provider(&self) -> Provider {
+        match self {
+            Self::Alibaba { .. } => Provider::Alibaba,
+            Self::Zoloz { .. } => Provider::Zoloz,
+        }
+    }
 }
 
 /// The codes of the checks, in order.
@@ -57,56 +94,66 @@ pub enum Checks {
 pub struct Expected {
     pub status: &'static str,
     pub sub_code: Option<&'static str>,
-    /// How the service answered the callbacks.
-    pub callbacks: &'static [u16],
+    /// The score of the comparison of faces.
+    pub score: Option<&'static str>,
+    /// How the service answered those who told it that the person is done.
+    pub heard: &'static [u16],
     pub checks: Checks,
+    /// What is wrong with the account at the end.
+    pub trouble: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Case {
     pub name: &'static str,
     pub account: &'static str,
-    /// The outcome that the provider has; `None`: passed.
-    pub sub_code: Option<&'static str>,
-    pub not_completed_calls: u32,
-    pub pending_calls: u32,
-    pub faults: Option<Fault>,
+    pub process: Process,
+    pub fault: Option<Fault>,
     pub story: Story,
     pub ends: Ends,
     pub expected: Expected,
 }
 
 impl Case {
-    /// One that passes at once.
-    fn new(name: &'static str) -> Self {
+    /// One at Alibaba that passes at once.
+    fn alibaba(name: &'static str) -> Self {
         Self {
             name,
             account: MAIN,
-            sub_code: None,
-            not_completed_calls: 0,
-            pending_calls: 0,
-            faults: None,
+            process: Process::Alibaba { sub_code: None, not_completed_calls: 0, pending_calls: 0 },
+            fault: None,
             story: Story::CalledBack(1),
             ends: Ends::Soon,
             expected: Expected {
                 status: "passed",
                 sub_code: Some("200"),
-                callbacks: &[200],
+                score: Some("99.99"),
+                heard: &[200],
                 checks: Checks::Exactly(&["200"]),
+                trouble: None,
             },
         }
     }
 
-    /// One that the provider decides against the person.
-    fn failed(name: &'static str, sub_code: &'static str, checks: &'static [&'static str]) -> Self {
-        let case = Self::new(name);
-        let expected =
-            Expected { status: "failed", sub_code: Some(sub_code), checks: Checks::Exactly(checks), ..case.expected };
-        Self { sub_code: Some(sub_code), expected, ..case }
+    /// One that Alibaba decides against the person.
+    fn alibaba_failed(name: &'static str, code: &'static str, score: &'static str) -> Self {
+        let case = Self::alibaba(name).verdict("failed", code, Some(score));
+        Self { process: Process::Alibaba { sub_code: Some(code), not_completed_calls: 0, pending_calls: 0 }, ..case }
     }
 
-    fn story(self, story: Story, callbacks: &'static [u16]) -> Self {
-        Self { story, expected: Expected { callbacks, ..self.expected }, ..self }
+    /// One with ZOLOZ Connect that passes at once.
+    fn zoloz(name: &'static str) -> Self {
+        let process = Process::Zoloz { product: ZolozProduct::Connect, outcome: Box::default(), processing_calls: 0 };
+        let case = Self { account: ZOLOZ, process, ..Self::alibaba(name) }.verdict("passed", "SUCCESS", Some("96.5"));
+        case.checks(&["SUCCESS"]).story(Story::Collected, &[202])
+    }
+
+    fn verdict(self, status: &'static str, sub_code: &'static str, score: Option<&'static str>) -> Self {
+        Self { expected: Expected { status, sub_code: Some(sub_code), score, ..self.expected }, ..self }
+    }
+
+    fn story(self, story: Story, heard: &'static [u16]) -> Self {
+        Self { story, expected: Expected { heard, ..self.expected }, ..self }
     }
 
     fn account(self, account: &'static str) -> Self {
@@ -117,8 +164,35 @@ impl Case {
         Self { expected: Expected { checks: Checks::Exactly(checks), ..self.expected }, ..self }
     }
 
-    fn faults(self, kind: FaultKind, times: u32) -> Self {
-        Self { faults: Some(Fault { kind, times: Some(times), ..fault() }), ..self }
+    /// The first check, where nobody knows how many follow.
+    fn first_check(self, code: &'static str) -> Self {
+        Self { expected: Expected { checks: Checks::Begin(code), ..self.expected }, ..self }
+    }
+
+    /// The process has no result for so many calls after the person finished.
+    fn not_yet(self, calls: u32) -> Self {
+        let process = match self.process {
+            Process::Alibaba { sub_code, pending_calls, .. } => {
+                Process::Alibaba { sub_code, not_completed_calls: calls, pending_calls }
+            }
+            Process::Zoloz { product, outcome, .. } => Process::Zoloz { product, outcome, processing_calls: calls },
+        };
+        Self { process, ..self }
+    }
+
+    /// Of ZOLOZ: this product says this.
+    fn says(self, product: ZolozProduct, outcome: ZolozOutcome) -> Self {
+        Self { process: Process::Zoloz { product, outcome: Box::new(outcome), processing_calls: 0 }, ..self }
+    }
+
+    /// The next checks go wrong: one, unless the fault says more.
+    fn fault(self, fault: Fault) -> Self {
+        Self { fault: Some(fault), ..self }
+    }
+
+    /// Its account stays in trouble.
+    fn trouble(self, trouble: &'static str) -> Self {
+        Self { expected: Expected { trouble: Some(trouble), ..self.expected }, ..self }
     }
 
     fn ends(self, ends: Ends) -> Self {
@@ -127,73 +201,115 @@ impl Case {
 
     /// One that ends without a verdict of the provider.
     fn without_verdict(self, status: &'static str) -> Self {
-        Self { expected: Expected { status, sub_code: None, ..self.expected }, ..self }
+        Self { expected: Expected { status, sub_code: None, score: None, ..self.expected }, ..self }
     }
 }
 
-fn fault() -> Fault {
-    Fault { operation: Some("CheckResult".to_owned()), form: ErrorForm::Json, ..Fault::default() }
+fn fault(kind: FaultKind) -> Fault {
+    Fault { kind, ..Fault::default() }
 }
 
-/// All cases, in the order in which they begin.
+/// All cases, those of a provider in the order in which they begin.
 pub fn cases() -> Vec<Case> {
-    let key_refused = Fault {
-        kind: FaultKind::Code,
-        code: Some("InvalidAccessKeyId.NotFound".to_owned()),
-        times: Some(1),
-        ..fault()
-    };
-    let throttled = Fault { kind: FaultKind::Throttle, retry_after_ms: Some(1200), times: Some(1), ..fault() };
-    let down = Fault { kind: FaultKind::Status, share: Some(1.0), ..fault() };
-    let deadline = Case::new("provider down 30 days");
+    let mut cases = alibaba();
+    cases.extend(zoloz());
+    cases
+}
+
+fn alibaba() -> Vec<Case> {
+    let key_refused = Fault { code: Some("InvalidAccessKeyId.NotFound".to_owned()), ..fault(FaultKind::Code) };
     vec![
-        Case::new("passed"),
-        Case::failed("faces differ", "204", &["204"]),
-        Case::failed("face not alive", "205", &["205"]),
-        Case::failed("device not trusted", "206", &["206"]),
-        Case::failed("face known already", "233", &["233"]),
-        Case::new("callback lost").story(Story::CallbackLost, &[]).ends(Ends::AtFirstPoll),
-        Case::new("callback twice").story(Story::CalledBack(2), &[200, 200]),
-        Case::new("callback too early").story(Story::CallbackEarly, &[202]),
-        Case::new("callback forged").story(Story::CallbackForged, &[401, 200]),
-        Case::new("callback without token").story(Story::NoToken, &[200]).account(WITHOUT_TOKEN),
-        Case::new("provider fails twice").faults(FaultKind::Status, 2).checks(&[
+        Case::alibaba("passed"),
+        Case::alibaba("started by Checkback").story(Story::Initialized, &[200]),
+        Case::alibaba_failed("faces differ", "204", "?").checks(&["204"]),
+        Case::alibaba_failed("face not alive", "205", "?").checks(&["205"]),
+        Case::alibaba_failed("device not trusted", "206", "?").checks(&["206"]),
+        Case::alibaba_failed("face known already", "233", "?").checks(&["233"]),
+        Case::alibaba("callback lost").story(Story::CallbackLost, &[]).ends(Ends::AtFirstPoll),
+        Case::alibaba("callback twice").story(Story::CalledBack(2), &[200, 200]),
+        Case::alibaba("callback too early").story(Story::CallbackEarly, &[202]),
+        Case::alibaba("callback forged").story(Story::CallbackForged, &[401, 200]),
+        Case::alibaba("callback without token").story(Story::NoToken, &[200]).account(WITHOUT_TOKEN),
+        Case::alibaba("provider fails twice").fault(Fault { times: Some(2), ..fault(FaultKind::Status) }).checks(&[
             "InternalError",
             "InternalError",
             "200",
         ]),
-        Case { faults: Some(throttled), ..Case::new("provider throttles") }
+        Case::alibaba("provider throttles")
+            .fault(Fault { retry_after_ms: Some(1200), ..fault(FaultKind::Throttle) })
             .account(THROTTLED)
             .checks(&["Throttling.User", "200"]),
-        Case::new("provider sends garbage").faults(FaultKind::Garbage, 1).checks(&["unreadable_answer", "200"]),
-        Case { not_completed_calls: 2, ..Case::new("result not there yet") }.checks(&[
-            "ProcessNotCompleted",
-            "ProcessNotCompleted",
-            "200",
-        ]),
-        Case { pending_calls: 1, ..Case::failed("result pending", "204", &["P", "204"]) },
-        Case { faults: Some(key_refused), ..Case::new("access key refused") }
+        Case::alibaba("provider sends garbage").fault(fault(FaultKind::Garbage)).checks(&["unreadable_answer", "200"]),
+        Case::alibaba("result not there yet").not_yet(2).checks(&["ProcessNotCompleted", "ProcessNotCompleted", "200"]),
+        Case {
+            process: Process::Alibaba { sub_code: Some("204"), not_completed_calls: 0, pending_calls: 1 },
+            ..Case::alibaba_failed("result pending", "204", "?")
+        }
+        .checks(&["P", "204"]),
+        Case::alibaba("access key refused")
+            .fault(key_refused)
             .account(KEY_REFUSED)
             .checks(&["InvalidAccessKeyId.NotFound", "200"]),
-        Case::new("transaction unknown")
+        Case::alibaba("transaction unknown")
             .story(Story::Unknown, &[200])
             .checks(&["TransactionIdInvalid"])
             .without_verdict("unresolvable"),
-        Case::new("person gives up")
+        Case::alibaba("person gives up")
             .story(Story::Abandoned, &[])
             .ends(Ends::WhenGivenUp)
             .checks(&["ProcessNotCompleted", "ProcessNotCompleted"])
             .without_verdict("void"),
-        Case {
-            faults: Some(down),
-            expected: Expected { checks: Checks::Begin("InternalError"), ..deadline.expected },
-            ..deadline
-        }
-        .account(WITHOUT_TOKEN)
-        .ends(Ends::AtDeadline)
-        .without_verdict("expired"),
+        Case::alibaba("provider down 30 days")
+            .fault(Fault { share: Some(1.0), ..fault(FaultKind::Status) })
+            .first_check("InternalError")
+            .account(WITHOUT_TOKEN)
+            .ends(Ends::AtDeadline)
+            .without_verdict("expired"),
         // The last to begin: the service is stopped right after its callback.
-        Case { not_completed_calls: 1, ..Case::new("service restarted") }.checks(&["ProcessNotCompleted", "200"]),
+        Case::alibaba("service restarted").not_yet(1).checks(&["ProcessNotCompleted", "200"]),
+    ]
+}
+
+fn zoloz() -> Vec<Case> {
+    use ZolozProduct::{Connect, FaceCapture, RealId};
+    let code = |code: &str| ZolozOutcome { result_code: Some(code.to_owned()), ..ZolozOutcome::default() };
+    let result = |result: &str| ZolozOutcome { product_result: Some(result.to_owned()), ..ZolozOutcome::default() };
+    let attack = ZolozOutcome { face_attack: Some(true), ..ZolozOutcome::default() };
+    let deeper = ZolozOutcome { deeper_result: Some("Failure".to_owned()), ..ZolozOutcome::default() };
+    vec![
+        Case::zoloz("app says it is done"),
+        Case::zoloz("browser comes back").story(Story::Initialized, &[303]),
+        Case::zoloz("still processing").not_yet(2).checks(&["PROCESSING", "PROCESSING", "SUCCESS"]),
+        Case::zoloz("not the same person").says(Connect, code("NOT_SAME_PERSON")).checks(&["NOT_SAME_PERSON"]).verdict(
+            "failed",
+            "NOT_SAME_PERSON",
+            Some("12.75"),
+        ),
+        Case::zoloz("face attack").says(Connect, attack).verdict("failed", "SUCCESS", Some("96.5")),
+        Case::zoloz("left to a person").says(Connect, deeper).verdict("review", "SUCCESS", Some("96.5")),
+        Case::zoloz("timed out at ZOLOZ").says(Connect, result("VoidTimeout")).verdict("void", "SUCCESS", None),
+        Case::zoloz("Real ID fails").says(RealId, result("Failure")).verdict("failed", "SUCCESS", Some("96.5")),
+        Case::zoloz("Face Capture passes")
+            .says(FaceCapture, ZolozOutcome::default())
+            .verdict("passed", "SUCCESS", None),
+        Case::zoloz("with an access key").account(ZOLOZ_AK_SK),
+        Case::zoloz("answer tampered with").fault(fault(FaultKind::Tamper)).checks(&["response_signature", "SUCCESS"]),
+        Case::zoloz("answer by wrong key").fault(fault(FaultKind::WrongKey)).checks(&["response_signature", "SUCCESS"]),
+        Case::zoloz("image missing")
+            .says(Connect, code("UNABLE_GET_IMAGE"))
+            .checks(&["UNABLE_GET_IMAGE"])
+            .without_verdict("unresolvable"),
+        Case::zoloz("merchant key wrong")
+            .account(ZOLOZ_WRONG_KEY)
+            .first_check("SIGNATURE_INVALID")
+            .ends(Ends::Never)
+            .trouble("bad_signature")
+            .without_verdict("collecting"),
+        Case::zoloz("person walks away")
+            .story(Story::Abandoned, &[])
+            .ends(Ends::WhenGivenUp)
+            .checks(&["PROCESSING", "PROCESSING"])
+            .without_verdict("void"),
     ]
 }
 
@@ -204,17 +320,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_has_a_name_of_its_own_and_an_account_of_the_demo() {
+    fn every_case_has_a_name_of_its_own_and_an_account_of_its_provider() {
         let cases = cases();
-        assert!(cases.len() >= 14);
         let names: BTreeSet<_> = cases.iter().map(|case| case.name).collect();
         assert_eq!(names.len(), cases.len());
-        assert!(cases.iter().all(|case| ACCOUNTS.contains(&case.account)));
+        for provider in [Provider::Alibaba, Provider::Zoloz] {
+            let ours = cases.iter().filter(|case| case.process.provider() == provider);
+            let accounts: BTreeSet<_> = ours.clone().map(|case| case.account).collect();
+            let expected = match provider {
+                Provider::Alibaba => BTreeSet::from(ALIBABA),
+                Provider::Zoloz => BTreeSet::from([ZOLOZ, ZOLOZ_AK_SK, ZOLOZ_WRONG_KEY]),
+            };
+            assert_eq!(accounts, expected);
+            assert!(ours.count() >= 14);
+        }
     }
 
     #[test]
     fn trouble_of_an_account_meets_nobody_else() {
-        for account in [THROTTLED, KEY_REFUSED] {
+        for account in [THROTTLED, KEY_REFUSED, ZOLOZ_WRONG_KEY] {
             assert_eq!(cases().iter().filter(|case| case.account == account).count(), 1, "{account}");
         }
     }

@@ -6,7 +6,11 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
 use super::board::{Board, checks};
+use super::cases::Case;
 use crate::provider::http::{HttpClient, HttpSettings};
+
+/// Where the browser goes in the end. Nobody goes there.
+const AFTER: &str = "https://shop.example/after-check";
 
 pub struct Merchant {
     client: HttpClient,
@@ -20,7 +24,15 @@ pub struct Registration<'a> {
     pub transaction_id: &'a str,
     pub merchant_biz_id: Option<&'a str>,
     pub callback_token: Option<&'a str>,
+    pub product: &'a str,
     pub case: &'a str,
+}
+
+/// What the service says of a transaction that it started.
+pub struct Started {
+    /// Of the verification.
+    pub id: String,
+    pub transaction_id: String,
 }
 
 impl Merchant {
@@ -48,7 +60,7 @@ impl Merchant {
         let mut body = json!({
             "account": registration.account,
             "transaction_id": registration.transaction_id,
-            "product": "FACE_LIVENESS",
+            "product": registration.product,
             "metadata": { "case": registration.case },
         });
         for (name, value) in
@@ -59,7 +71,46 @@ impl Merchant {
             }
         }
         let body = self.ask(Method::POST, "/verifications", body.to_string().into()).await?;
-        body["id"].as_str().map(str::to_owned).context("the answer has no id")
+        text(&body, "id")
+    }
+
+    /// Lets the service start a transaction: `initialize` is for the provider.
+    pub async fn start(&self, account: &str, initialize: Value, case: &str) -> anyhow::Result<Started> {
+        let body = json!({
+            "account": account,
+            "initialize": initialize,
+            "return_url": AFTER,
+            "metadata": { "case": case },
+        });
+        let body = self.ask(Method::POST, "/verifications", body.to_string().into()).await?;
+        Ok(Started { id: text(&body, "id")?, transaction_id: text(&body, "transaction_id")? })
+    }
+
+    /// Says that the person is done. Gives the status of the answer.
+    pub async fn collect(&self, id: &str) -> anyhow::Result<u16> {
+        let url = format!("{}/verifications/{id}/collect", self.base).parse()?;
+        let answer = self.client.send(Method::POST, url, self.headers.clone(), Bytes::new()).await?;
+        Ok(answer.status.as_u16())
+    }
+
+    /// The person's browser, which knows no key, goes where the provider sends it. Gives the status of the answer;
+    /// an error when it does not lead back to the merchant.
+    pub async fn browse(&self, url: &str) -> anyhow::Result<u16> {
+        let answer = self.client.send(Method::GET, url.parse()?, HeaderMap::new(), Bytes::new()).await?;
+        if answer.header("location") != Some(AFTER) {
+            bail!("{}: the browser was not sent back to the merchant", answer.status);
+        }
+        Ok(answer.status.as_u16())
+    }
+
+    /// Reads onto the board what is wrong with the accounts.
+    pub async fn look_at_accounts(&self, board: &Board, cases: &[Case]) -> anyhow::Result<()> {
+        let ready = self.ask(Method::GET, "/readyz", Bytes::new()).await?;
+        for (n, case) in cases.iter().enumerate() {
+            let trouble = ready["accounts"][case.account]["reason"].as_str().map(str::to_owned);
+            board.see(n, |seen| seen.trouble = trouble);
+        }
+        Ok(())
     }
 
     /// Reads what is new of all cases onto the board. A service that is being restarted has no news.
@@ -80,4 +131,8 @@ impl Merchant {
         }
         Ok(())
     }
+}
+
+fn text(body: &Value, name: &str) -> anyhow::Result<String> {
+    body[name].as_str().map(str::to_owned).with_context(|| format!("the answer has no {name}"))
 }

@@ -1,9 +1,10 @@
 //! `checkback demo`: everything on this machine, with no set-up.
 //!
-//! A private Postgres, the provider simulator and the service run in this process. The demo is the merchant's server:
-//! it starts transactions at the simulator, registers them over the API and shows the verdicts as they arrive. With
+//! A private Postgres, the simulated providers and the service run in this process. The demo is the merchant's server:
+//! it starts transactions at the simulators, registers them over the API and shows the verdicts as they arrive. With
 //! `--check` it compares them with what must come. Nothing of it is left behind.
 
+mod act;
 mod board;
 mod cases;
 mod merchant;
@@ -40,7 +41,7 @@ pub async fn run(environment: &Environment, arguments: &Arguments) -> Outcome {
         stop_signal().await;
         stopping.cancel();
     });
-    output::line("Starting a private Postgres, the provider simulator and the service ...");
+    output::line("Starting a private Postgres, the simulated providers and the service ...");
     let stage = Stage::open(environment).await?;
     let result = show(&stage, environment, arguments, &stop).await;
     let closed = stage.close().await;
@@ -60,7 +61,7 @@ async fn show(
     let board = Board::new(cases.len());
     let merchant = Merchant::new(format!("http://{}", stage.internal), &stage.key)?;
     output::line(&format!(
-        "API http://{}, callbacks to http://{}, simulator http://{}\n",
+        "API http://{}, callbacks to http://{}, simulators http://{}\n",
         stage.internal, stage.public, stage.simulator_address
     ));
     let mut screen = Screen::new(&cases, !environment.no_color());

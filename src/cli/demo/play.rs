@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use secrecy::SecretString;
 
+use super::act::Act;
 use super::board::Board;
-use super::cases::{Case, Ends, Story, TO_DEADLINE, TO_FIRST_POLL, TO_GIVING_UP};
-use super::merchant::{Merchant, Registration};
+use super::cases::{Case, Ends, TO_DEADLINE, TO_FIRST_POLL, TO_GIVING_UP};
+use super::merchant::Merchant;
 use super::stage::Stage;
-use crate::simulator::{Complete, CreateTransaction, SendCallbacks};
 
-/// Between the beginnings of two cases, so that they can be followed by eye.
+/// Between the beginnings of two cases of a provider, so that they can be followed by eye.
 const STEP: Duration = Duration::from_millis(100);
 /// How often the merchant's server looks.
 const LOOK: Duration = Duration::from_millis(50);
@@ -20,10 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(25);
 const PATIENCE_AFTER_JUMP: Duration = Duration::from_secs(7);
 
 pub async fn play(stage: &Stage, merchant: &Merchant, cases: &[Case], board: &Board) -> anyhow::Result<()> {
-    board.scene("Each case is registered; then the provider calls back.");
+    board.scene("Each case is registered; then the person finishes, and the provider, a browser or the app says so.");
     join_all(cases.iter().enumerate().map(async |(n, case)| {
-        tokio::time::sleep(STEP * u32::try_from(n).unwrap_or(0)).await;
-        if let Err(error) = act(stage, merchant, case, n, board).await {
+        let provider = case.process.provider();
+        let before = cases[..n].iter().filter(|case| case.process.provider() == provider).count();
+        tokio::time::sleep(STEP * u32::try_from(before).unwrap_or(0)).await;
+        if let Err(error) = (Act { stage, merchant, board, case, n }).play().await {
             board.see(n, |seen| seen.error = Some(format!("{error:#}")));
         }
     }))
@@ -41,7 +42,7 @@ pub async fn play(stage: &Stage, merchant: &Merchant, cases: &[Case], board: &Bo
         stage.advance(by);
         board.until_ended(cases, ends, PATIENCE_AFTER_JUMP).await;
     }
-    Ok(())
+    merchant.look_at_accounts(board, cases).await
 }
 
 /// Looks at the service for as long as the play goes on.
@@ -52,84 +53,4 @@ pub async fn watch(merchant: &Merchant, board: &Board) {
         let _no_answer = merchant.look(board, &mut versions).await.is_err();
         tokio::time::sleep(LOOK).await;
     }
-}
-
-async fn act(stage: &Stage, merchant: &Merchant, case: &Case, n: usize, board: &Board) -> anyhow::Result<()> {
-    let (simulator, url) = (&stage.simulator, stage.callback_url(case.account));
-    let token = stage.entropy.hex32();
-    if case.story == Story::Unknown {
-        let transaction_id = format!("unknown{}", stage.entropy.hex32());
-        register(merchant, case, &transaction_id, None, Some(&token), n, board).await?;
-        let callback = SendCallbacks {
-            callback_url: Some(url),
-            callback_token: Some(token.into()),
-            wait: true,
-            ..SendCallbacks::default()
-        };
-        let answers = simulator.send_callbacks(&transaction_id, callback).await?;
-        board.see(n, |seen| seen.callbacks = answers);
-        return Ok(());
-    }
-    let (token, registered) = match case.story {
-        Story::NoToken => (None, None),
-        // Before the registration only the token of the account can be known.
-        Story::CallbackEarly => (Some(&stage.account_token), Some(&token)),
-        _ => (Some(&token), Some(&token)),
-    };
-    let created = simulator.create(CreateTransaction {
-        callback_url: Some(url),
-        callback_token: token.map(|token| SecretString::from(token.as_str())),
-        sub_code: case.sub_code.map(str::to_owned),
-        not_completed_calls: case.not_completed_calls,
-        pending_calls: case.pending_calls,
-        ..CreateTransaction::default()
-    })?;
-    let transaction_id = &created.transaction_id;
-    if let Some(fault) = &case.faults {
-        let mut fault = fault.clone();
-        fault.transaction_id = Some(transaction_id.clone());
-        simulator.add_fault(fault)?;
-    }
-    let register = async || {
-        let (biz_id, token) = (Some(created.merchant_biz_id.as_str()), registered.map(String::as_str));
-        register(merchant, case, transaction_id, biz_id, token, n, board).await
-    };
-    if case.story != Story::CallbackEarly {
-        register().await?;
-    }
-    let copies = match case.story {
-        Story::Abandoned => return Ok(()),
-        Story::CallbackLost => 0,
-        Story::CalledBack(copies) => copies,
-        _ => 1,
-    };
-    // Of a forged one, the first callback is somebody else's.
-    let forged = (case.story == Story::CallbackForged).then(|| stage.entropy.hex32().into());
-    let done = Complete { callbacks: Some(copies), callback_token: forged, wait: true, ..Complete::default() };
-    let mut answers = simulator.complete(transaction_id, done).await?.callback_statuses;
-    if case.story == Story::CallbackForged {
-        let genuine = SendCallbacks { wait: true, ..SendCallbacks::default() };
-        answers.extend(simulator.send_callbacks(transaction_id, genuine).await?);
-    }
-    board.see(n, |seen| seen.callbacks = answers);
-    if case.story == Story::CallbackEarly {
-        register().await?;
-    }
-    Ok(())
-}
-
-async fn register(
-    merchant: &Merchant,
-    case: &Case,
-    transaction_id: &str,
-    merchant_biz_id: Option<&str>,
-    callback_token: Option<&str>,
-    n: usize,
-    board: &Board,
-) -> anyhow::Result<()> {
-    let registration =
-        Registration { account: case.account, transaction_id, merchant_biz_id, callback_token, case: case.name };
-    let id = merchant.register(&registration).await?;
-    board.see(n, |seen| seen.id = Some(id));
-    Ok(())
 }

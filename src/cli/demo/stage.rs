@@ -1,4 +1,4 @@
-//! What the show is played on: a private Postgres in a folder of its own, the simulator, and the service.
+//! What the show is played on: a private Postgres in a folder of its own, the simulators, and the service.
 
 use std::fmt::Write as _;
 use std::fs::DirBuilder;
@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
-use super::cases::{ACCOUNTS, KEY_REFUSED, MAIN, THROTTLED};
+use super::cases::{ALIBABA, WITHOUT_TOKEN, ZOLOZ, ZOLOZ_AK_SK, ZOLOZ_WRONG_KEY};
 use crate::app::{App, Database, Options};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, load_text};
 use crate::entropy::Entropy;
 use crate::lifecycle::Tasks;
-use crate::simulator::{ClockMove, Settings, Simulator};
+use crate::simulator::{ClockMove, Settings, Simulator, ZolozCredentials, ZolozKeys};
 
 /// How long the simulator may take to stop.
 const SIMULATOR_GRACE: Duration = Duration::from_secs(2);
@@ -72,7 +73,9 @@ impl Stage {
             simulator: simulator_address,
             access_secret: &access_secret,
             account_token: &account_token,
-        });
+            zoloz: &credentials(&simulator.zoloz_keys())?,
+            other: &credentials(&ZolozKeys::generate()?)?,
+        })?;
         let config = load_text("demo", &text, &environment)?.config;
         let database = Database::open_throwaway(&config, &environment).await?;
         let tasks = Tasks::new();
@@ -166,16 +169,25 @@ struct Names<'a> {
     simulator: SocketAddr,
     access_secret: &'a str,
     account_token: &'a str,
+    zoloz: &'a ZolozCredentials,
+    /// Of somebody the simulator does not know.
+    other: &'a ZolozCredentials,
 }
 
-fn configuration(names: &Names<'_>) -> String {
-    let Names { folder, public, internal, key, simulator, access_secret, account_token } = names;
+/// Of the only client.
+fn credentials(keys: &ZolozKeys) -> anyhow::Result<ZolozCredentials> {
+    keys.credentials().into_iter().next().context("the simulated ZOLOZ has no client")
+}
+
+fn configuration(names: &Names<'_>) -> anyhow::Result<String> {
+    let Names { folder, public, internal, key, simulator, access_secret, account_token, zoloz, other } = names;
     let digest = hex::encode(Sha256::digest(key));
     let mut text = format!(
         r#"
         [server]
         public_listen = "{public}"
         internal_listen = "{internal}"
+        public_url = "http://{public}"
         [database]
         data_dir = "{}"
         [[auth.keys]]
@@ -185,8 +197,8 @@ fn configuration(names: &Names<'_>) -> String {
         "#,
         folder.join("data").display()
     );
-    for account in ACCOUNTS {
-        let token = if [MAIN, THROTTLED, KEY_REFUSED].contains(&account) { account_token } else { "" };
+    for account in ALIBABA {
+        let token = if account == WITHOUT_TOKEN { "" } else { account_token };
         let _ = write!(
             text,
             r#"
@@ -199,7 +211,31 @@ fn configuration(names: &Names<'_>) -> String {
             "#
         );
     }
-    text
+    let pair = |of: &ZolozCredentials| {
+        let private = of.merchant_private_key.as_ref().context("the simulated client has no private key")?;
+        let (private, public) = (private.expose_secret(), &zoloz.zoloz_public_key);
+        anyhow::Ok(format!("merchant_private_key = '''{private}'''\nzoloz_public_key = '''{public}'''"))
+    };
+    let (access_key, secret_key) = zoloz.access_keys.first().context("the simulated client has no access key")?;
+    let secret_key = secret_key.expose_secret();
+    let access_key =
+        format!("auth = 'aksk'\naccess_key = '{access_key}'\nsecret_key = '{secret_key}'\nencrypt = false");
+    // Its results are kept for longer than the show lasts, so that it waits for a better key until the end.
+    let wrong_key = pair(other)? + "\nresult_retention = '90d'";
+    for (account, more) in [(ZOLOZ, pair(zoloz)?), (ZOLOZ_AK_SK, access_key), (ZOLOZ_WRONG_KEY, wrong_key)] {
+        let _ = write!(
+            text,
+            r#"
+            [accounts.{account}]
+            kind = "zoloz"
+            endpoint = "http://{simulator}"
+            client_id = "{}"
+            {more}
+            "#,
+            zoloz.client_id
+        );
+    }
+    Ok(text)
 }
 
 /// Removed with everything in it when it is dropped.
@@ -225,10 +261,13 @@ impl Drop for Folder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cases::MAIN;
     use super::*;
 
     #[test]
     fn the_configuration_is_sound_and_keeps_trouble_apart() {
+        let keys = Simulator::new(&Settings::default()).unwrap().zoloz_keys();
+        let zoloz = credentials(&keys).unwrap();
         let text = configuration(&Names {
             folder: Path::new("/somewhere"),
             public: ([127, 0, 0, 1], 8080).into(),
@@ -237,12 +276,15 @@ mod tests {
             simulator: ([127, 0, 0, 1], 9090).into(),
             access_secret: "secret",
             account_token: "a-token-of-the-whole-account",
-        });
+            zoloz: &zoloz,
+            other: &zoloz,
+        })
+        .unwrap();
         let environment = Environment::from_pairs::<&str, &str>([]);
         let config = load_text("demo", &text, &environment).unwrap().config;
-        assert_eq!(config.accounts.keys().collect::<Vec<_>>().len(), ACCOUNTS.len());
+        assert_eq!(config.accounts.len(), ALIBABA.len() + 3);
         assert!(config.accounts[MAIN].callback_token.is_some());
-        assert!(config.accounts[super::super::cases::WITHOUT_TOKEN].callback_token.is_none());
+        assert!(config.accounts[WITHOUT_TOKEN].callback_token.is_none());
         assert!(config.database.url.is_none());
     }
 

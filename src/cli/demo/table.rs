@@ -12,18 +12,22 @@ const GREEN: &str = "32";
 const YELLOW: &str = "33";
 const BOLD: &str = "1";
 
-/// Lines beside the cases: the head, a blank, the scene, and where the cursor rests.
-const FRAME: usize = 4;
+/// Lines beside the cases: the head, a blank between the providers and another at the end, the scene, and where the
+/// cursor rests.
+const FRAME: usize = 5;
 
-const HEAD: [&str; 7] = ["CASE", "STATUS", "SUB-CODE", "CALLBACKS", "TOOK", "OK", "CHECKS"];
-/// The last column is as wide as it is.
-const WIDTHS: [usize; 6] = [24, 14, 10, 11, 8, 5];
+const HEAD: [&str; 8] = ["CASE", "ACCOUNT", "STATUS", "SCORE", "HEARD", "TOOK", "OK", "CHECKS"];
+/// 100 in all.
+const WIDTHS: [usize; 8] = [23, 11, 13, 6, 8, 7, 4, 28];
 
-/// One line: each cell with its width and its colour.
-fn line(cells: [(String, &str); 7], colours: bool) -> String {
+/// One line: each cell with its width and its colour. What is longer is cut.
+fn line(cells: [(String, &str); 8], colours: bool) -> String {
     let mut line = String::new();
-    for (n, (text, colour)) in cells.into_iter().enumerate() {
-        let padding = WIDTHS.get(n).map_or(0, |width| width.saturating_sub(text.chars().count()));
+    for ((mut text, colour), width) in cells.into_iter().zip(WIDTHS) {
+        if text.chars().count() > width {
+            text = text.chars().take(width - 1).chain(['…']).collect();
+        }
+        let padding = width - text.chars().count();
         if colours && !colour.is_empty() {
             let _ = write!(line, "\x1b[{colour}m{text}\x1b[0m");
         } else {
@@ -64,20 +68,22 @@ fn took(took: Duration) -> String {
 }
 
 fn row(case: &Case, seen: &Seen, colours: bool) -> String {
-    let verdict = match (seen.is_final || seen.error.is_some(), differences(case, seen).is_empty()) {
+    let is_over = seen.is_final || seen.error.is_some() || seen.trouble.is_some();
+    let verdict = match (is_over, differences(case, seen).is_empty()) {
         (false, _) => (String::new(), ""),
         (true, true) => ("yes".to_owned(), GREEN),
         (true, false) => ("NO".to_owned(), RED),
     };
-    let nothing = || if seen.is_final { "-".to_owned() } else { String::new() };
-    let callbacks = seen.callbacks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let callbacks = Some(callbacks).filter(|callbacks| !callbacks.is_empty());
+    let nothing = || if is_over { "-".to_owned() } else { String::new() };
+    let heard = seen.heard.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let heard = Some(heard).filter(|heard| !heard.is_empty());
     let took = seen.took.map(took).unwrap_or_default();
     let cells = [
         (case.name.to_owned(), ""),
+        (case.account.to_owned(), ""),
         status(seen),
-        (seen.sub_code.clone().unwrap_or_else(nothing), ""),
-        (callbacks.unwrap_or_else(nothing), ""),
+        (seen.score.clone().unwrap_or_else(nothing), ""),
+        (heard.unwrap_or_else(nothing), ""),
         (took, ""),
         verdict,
         (squeezed(&seen.checks), ""),
@@ -85,11 +91,18 @@ fn row(case: &Case, seen: &Seen, colours: bool) -> String {
     line(cells, colours)
 }
 
-/// The lines of the table.
+/// The lines of the table; a blank one between the providers.
 pub fn table(cases: &[Case], seen: &[Seen], colours: bool) -> Vec<String> {
-    let head = line(HEAD.map(|text| (text.to_owned(), BOLD)), colours);
-    let rows = cases.iter().zip(seen).map(|(case, seen)| row(case, seen, colours));
-    std::iter::once(head).chain(rows).collect()
+    let mut lines = vec![line(HEAD.map(|text| (text.to_owned(), BOLD)), colours)];
+    let mut last = cases.first().map(|case| case.process.provider());
+    for (case, seen) in cases.iter().zip(seen) {
+        let provider = Some(case.process.provider());
+        if provider != std::mem::replace(&mut last, provider) {
+            lines.push(String::new());
+        }
+        lines.push(row(case, seen, colours));
+    }
+    lines
 }
 
 /// Standard output as the show uses it.
@@ -191,14 +204,16 @@ fn write_out(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::board::as_expected;
     use super::super::cases::cases;
     use super::*;
 
     fn passed() -> Seen {
         Seen {
-            callbacks: vec![200],
+            heard: vec![200],
             status: "passed".to_owned(),
             sub_code: Some("200".to_owned()),
+            score: Some("99.99".to_owned()),
             is_final: true,
             checks: vec!["200".to_owned()],
             took: Some(Duration::from_millis(12)),
@@ -213,18 +228,40 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "CASE                    STATUS        SUB-CODE  CALLBACKS  TOOK    OK   CHECKS",
-                "passed                  passed        200       200        12 ms   yes  200",
-                "faces differ",
+                "CASE                   ACCOUNT    STATUS       SCORE HEARD   TOOK   OK  CHECKS",
+                "passed                 alibaba-sg passed       99.99 200     12 ms  yes 200",
+                "started by Checkback   alibaba-sg",
             ]
         );
+    }
+
+    #[test]
+    fn the_table_is_at_most_a_hundred_columns_wide_and_cuts_only_checks() {
+        let cases = cases();
+        let seen: Vec<_> = cases.iter().map(as_expected).collect();
+        let lines = table(&cases, &seen, false);
+        assert_eq!(lines.len(), cases.len() + FRAME - 3, "a head and a blank line between two providers");
+        for line in &lines {
+            assert!(line.chars().count() <= 100, "{line}");
+            assert!(line.chars().take(72).all(|c| c != '…'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_case_that_never_ends_is_judged_by_its_account() {
+        let case = cases().into_iter().find(|case| case.expected.trouble.is_some()).unwrap();
+        let seen = as_expected(&case);
+        assert!(row(&case, &seen, false).contains(" yes "));
+        let other = Seen { trouble: Some("clock_skew".to_owned()), ..seen.clone() };
+        assert!(row(&case, &other, false).contains(" NO "));
+        assert!(!row(&case, &Seen { trouble: None, ..seen }, false).contains(" yes "));
     }
 
     #[test]
     fn colours_change_no_width_and_are_left_out_on_request() {
         let cases = &cases()[..1];
         let coloured = &table(cases, &[passed()], true)[1];
-        assert!(coloured.contains("\x1b[32mpassed\x1b[0m        200"), "{coloured:?}");
+        assert!(coloured.contains("\x1b[32mpassed\x1b[0m       99.99"), "{coloured:?}");
         assert!(!table(cases, &[passed()], false).concat().contains('\x1b'));
     }
 
