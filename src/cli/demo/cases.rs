@@ -221,10 +221,10 @@ fn alibaba() -> Vec<Case> {
     vec![
         Case::alibaba("passed"),
         Case::alibaba("started by Checkback").story(Story::Initialized, &[200]),
-        Case::alibaba_failed("faces differ", "204", "?").checks(&["204"]),
-        Case::alibaba_failed("face not alive", "205", "?").checks(&["205"]),
-        Case::alibaba_failed("device not trusted", "206", "?").checks(&["206"]),
-        Case::alibaba_failed("face known already", "233", "?").checks(&["233"]),
+        Case::alibaba_failed("faces differ", "204", "41.27").checks(&["204"]),
+        Case::alibaba_failed("face not alive", "205", "99.99").checks(&["205"]),
+        Case::alibaba_failed("device not trusted", "206", "99.99").checks(&["206"]),
+        Case::alibaba_failed("face known already", "233", "99.99").checks(&["233"]),
         Case::alibaba("callback lost").story(Story::CallbackLost, &[]).ends(Ends::AtFirstPoll),
         Case::alibaba("callback twice").story(Story::CalledBack(2), &[200, 200]),
         Case::alibaba("callback too early").story(Story::CallbackEarly, &[202]),
@@ -243,7 +243,7 @@ fn alibaba() -> Vec<Case> {
         Case::alibaba("result not there yet").not_yet(2).checks(&["ProcessNotCompleted", "ProcessNotCompleted", "200"]),
         Case {
             process: Process::Alibaba { sub_code: Some("204"), not_completed_calls: 0, pending_calls: 1 },
-            ..Case::alibaba_failed("result pending", "204", "?")
+            ..Case::alibaba_failed("result pending", "204", "41.27")
         }
         .checks(&["P", "204"]),
         Case::alibaba("access key refused")

@@ -22,7 +22,7 @@ use crate::config::Environment;
 use crate::lifecycle::{Tasks, stop_signal};
 
 use board::{Board, State, differences};
-use cases::{Case, MAIN, cases};
+use cases::{Case, MAIN, ZOLOZ, cases};
 use merchant::Merchant;
 use stage::Stage;
 use table::Screen;
@@ -93,6 +93,9 @@ async fn show(
     for line in &wrong {
         output::line(line);
     }
+    for line in trouble(&cases, &last) {
+        output::line(&line);
+    }
     if arguments.check {
         return Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
     }
@@ -109,6 +112,20 @@ fn wrong(cases: &[Case], state: &State) -> Vec<String> {
         .filter(|(_, found)| !found.is_empty())
         .map(|(name, found)| format!("  {name}: {}", found.join("; ")))
         .collect()
+}
+
+/// A line for each account that is in trouble at the end.
+fn trouble(cases: &[Case], state: &State) -> Vec<String> {
+    let mut lines: Vec<_> = cases
+        .iter()
+        .zip(&state.seen)
+        .filter_map(|(case, seen)| {
+            let reason = seen.trouble.as_ref()?;
+            Some(format!("Account {} is failing, its work waits until it is mended: {reason} (/readyz).", case.account))
+        })
+        .collect();
+    lines.dedup();
+    lines
 }
 
 /// What can be done now.
@@ -130,6 +147,10 @@ fn invitation(stage: &Stage) -> String {
          \"callback_token\":\"any-text-of-16-or-more\"}}'\n  \
          curl -s http://{simulator_address}/_sim/transactions/mine/complete \
          -d '{{\"sub_code\":\"205\",\"callback_token\":\"any-text-of-16-or-more\"}}'\n  \
-         curl -s -H \"Authorization: Bearer $KEY\" 'http://{internal}/verifications?transaction_id=mine'\n"
+         curl -s -H \"Authorization: Bearer $KEY\" 'http://{internal}/verifications?transaction_id=mine'\n\
+         \nOne at ZOLOZ that the service starts itself:\n\
+         \n  curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \
+         http://{internal}/verifications \
+         -d '{{\"account\":\"{ZOLOZ}\",\"initialize\":{{\"metaInfo\":\"MOB_H5\",\"userId\":\"u-1\"}}}}'\n"
     )
 }
