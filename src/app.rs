@@ -22,7 +22,7 @@ use crate::lifecycle::{GRACE, Tasks};
 #[cfg(feature = "embedded-postgres")]
 use crate::private_postgres::{Durability, Options as PostgresOptions, PrivatePostgres, Search};
 use crate::provider::Provider;
-use crate::provider::alibaba::credentials::{Credentials, KeyParts};
+use crate::provider::alibaba::credentials::{Chain, ChainSettings, Credentials, KeyParts, SigningKeys};
 use crate::provider::alibaba::endpoint::{Endpoint, Network};
 use crate::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use crate::provider::http::{HttpClient, HttpSettings};
@@ -147,7 +147,7 @@ impl App {
         options: Options,
     ) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics().context("the metrics could not be set up")?;
-        let accounts = accounts(config, environment, &options)?;
+        let (accounts, chain) = accounts(config, environment, &options)?;
         let store = database.store(config.database.max_connections);
         let is_current = prepare(&store, options.migrate).await?;
         let names: Vec<String> = accounts.iter().map(|account| account.name.clone()).collect();
@@ -159,6 +159,16 @@ impl App {
         }
         let (queues, listeners) = (Tasks::new(), Tasks::new());
         let service = Service::new(store, options.clock, options.entropy, accounts, &queues);
+        if let Some(keys) = chain {
+            // So that the log says at once where the keys come from; the start does not wait for it.
+            let stopping = queues.stopping();
+            queues.spawn(async move {
+                tokio::select! {
+                    _ = keys.current() => {}
+                    () = stopping => {}
+                }
+            });
+        }
         let engine = Engine::start(service.clone());
         let api = Api::new(Parts {
             service: service.clone(),
@@ -250,16 +260,27 @@ fn keys(config: &Config) -> Keys {
     )
 }
 
-fn accounts(config: &Config, environment: &Environment, options: &Options) -> anyhow::Result<Vec<Account>> {
+/// The accounts, and the credential chain that those without a configured key share, if there are any.
+fn accounts(
+    config: &Config,
+    environment: &Environment,
+    options: &Options,
+) -> anyhow::Result<(Vec<Account>, Option<SigningKeys>)> {
     if config.accounts.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let client = HttpClient::new(HttpSettings::default()).context("the HTTP client could not be set up")?;
+    let mut chain = None;
     let build = |(name, account): (&String, &config::Account)| {
         let provider: Arc<dyn Provider> = match &account.kind {
             AccountKind::Alibaba(settings) => {
+                let keys = match (own_key(settings).with_context(|| format!("accounts.{name}"))?, &chain) {
+                    (Some(credentials), _) => credentials.into(),
+                    (None, Some(shared)) => SigningKeys::clone(shared),
+                    (None, None) => chain.insert(credential_chain(environment, options)?).clone(),
+                };
                 let settings =
-                    alibaba(settings, account.allow_http, environment).with_context(|| format!("accounts.{name}"))?;
+                    alibaba(settings, account.allow_http, keys).with_context(|| format!("accounts.{name}"))?;
                 Arc::new(AlibabaClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
             }
             AccountKind::Zoloz(settings) => {
@@ -281,7 +302,43 @@ fn accounts(config: &Config, environment: &Environment, options: &Options) -> an
             provider,
         })
     };
-    config.accounts.iter().map(build).collect()
+    let accounts = config.accounts.iter().map(build).collect::<anyhow::Result<_>>()?;
+    Ok((accounts, chain))
+}
+
+/// The key in the account's settings.
+fn own_key(account: &config::AlibabaAccount) -> anyhow::Result<Option<Credentials>> {
+    let Some(key) = &account.access_key else { return Ok(None) };
+    Ok(Some(Credentials::new(key.id.clone(), key.secret.clone(), None)?))
+}
+
+fn credential_chain(environment: &Environment, options: &Options) -> anyhow::Result<SigningKeys> {
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let settings = ChainSettings {
+        key: KeyParts {
+            access_key_id: environment.alibaba_access_key_id().map(|id| id.expose_secret().to_owned()),
+            access_key_secret: environment.alibaba_access_key_secret(),
+            security_token: environment.alibaba_security_token(),
+        },
+        home: environment.home(),
+        profile: owned(environment.alibaba_profile()),
+        cli_profile_disabled: environment.alibaba_cli_profile_disabled(),
+        credentials_file: environment.alibaba_credentials_file(),
+        role_arn: owned(environment.alibaba_role_arn()),
+        role_session_name: owned(environment.alibaba_role_session_name()),
+        oidc_provider_arn: owned(environment.alibaba_oidc_provider_arn()),
+        oidc_token_file: environment.alibaba_oidc_token_file(),
+        sts_region: owned(environment.alibaba_sts_region()),
+        sts_vpc: environment.alibaba_vpc_endpoint_enabled(),
+        metadata_role: owned(environment.alibaba_ecs_metadata()),
+        metadata_disabled: environment.alibaba_ecs_metadata_disabled(),
+        imds_v1_disabled: environment.alibaba_imds_v1_disabled(),
+        uri: environment.alibaba_credentials_uri(),
+        ..ChainSettings::default()
+    };
+    let chain = Chain::new(settings, options.clock.clone(), options.entropy.clone())
+        .context("the HTTP client could not be set up")?;
+    Ok(chain.into())
 }
 
 /// Where provider and browsers reach us, if anywhere.
@@ -307,21 +364,11 @@ fn reach(config: &Config, name: &str, account: &config::Account) -> Reach {
 fn alibaba(
     account: &config::AlibabaAccount,
     allow_http: bool,
-    environment: &Environment,
+    credentials: SigningKeys,
 ) -> anyhow::Result<AlibabaSettings> {
     let network = match account.network {
         config::Network::Public => Network::Public,
         config::Network::Vpc => Network::Vpc,
-    };
-    let configured = KeyParts {
-        access_key_id: account.access_key.as_ref().map(|key| key.id.clone()),
-        access_key_secret: account.access_key.as_ref().map(|key| key.secret.clone()),
-        security_token: None,
-    };
-    let from_environment = KeyParts {
-        access_key_id: environment.alibaba_access_key_id().map(|id| id.expose_secret().to_owned()),
-        access_key_secret: environment.alibaba_access_key_secret(),
-        security_token: environment.alibaba_security_token(),
     };
     Ok(AlibabaSettings {
         endpoint: Endpoint::choose(
@@ -334,7 +381,7 @@ fn alibaba(
             config::Signature::Acs3 => Signature::Acs3,
             config::Signature::HmacSha1 => Signature::HmacSha1,
         },
-        credentials: Credentials::choose(configured, from_environment)?,
+        credentials,
         // Evidence is not stored yet, so images would only be transferred to be thrown away.
         images: false,
     })

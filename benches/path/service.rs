@@ -44,7 +44,7 @@ impl Bench {
             AlibabaSettings {
                 endpoint: Endpoint::explicit(&format!("http://{}", world.simulator), false)?,
                 signature: Signature::Acs3,
-                credentials: Credentials::new("sim-key-id".into(), "sim-key-secret".into(), None)?,
+                credentials: Credentials::new("sim-key-id".into(), "sim-key-secret".into(), None)?.into(),
                 images: false,
             },
             HttpClient::new(HttpSettings::default())?,

@@ -40,6 +40,11 @@ impl Environment {
         self.text(name).map(SecretString::from)
     }
 
+    /// As the provider's SDKs read it: only `true` counts, in any case.
+    fn flag(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
     /// Folder of the Postgres server binaries, when they are not where they are usually installed.
     pub fn postgres_bin(&self) -> Option<PathBuf> {
         self.given("CHECKBACK_POSTGRES_BIN").map(PathBuf::from)
@@ -59,6 +64,66 @@ impl Environment {
 
     pub fn alibaba_security_token(&self) -> Option<SecretString> {
         self.secret("ALIBABA_CLOUD_SECURITY_TOKEN")
+    }
+
+    /// An access key of the provider is looked for in the files below it.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.given("HOME").map(PathBuf::from)
+    }
+
+    /// The name of a profile in the command line's file, or of a section in the ini file.
+    pub fn alibaba_profile(&self) -> Option<&str> {
+        self.text("ALIBABA_CLOUD_PROFILE")
+    }
+
+    pub fn alibaba_cli_profile_disabled(&self) -> bool {
+        self.flag("ALIBABA_CLOUD_CLI_PROFILE_DISABLED")
+    }
+
+    pub fn alibaba_credentials_file(&self) -> Option<PathBuf> {
+        self.given("ALIBABA_CLOUD_CREDENTIALS_FILE").map(PathBuf::from)
+    }
+
+    pub fn alibaba_role_arn(&self) -> Option<&str> {
+        self.text("ALIBABA_CLOUD_ROLE_ARN")
+    }
+
+    pub fn alibaba_role_session_name(&self) -> Option<&str> {
+        self.text("ALIBABA_CLOUD_ROLE_SESSION_NAME")
+    }
+
+    pub fn alibaba_oidc_provider_arn(&self) -> Option<&str> {
+        self.text("ALIBABA_CLOUD_OIDC_PROVIDER_ARN")
+    }
+
+    pub fn alibaba_oidc_token_file(&self) -> Option<PathBuf> {
+        self.given("ALIBABA_CLOUD_OIDC_TOKEN_FILE").map(PathBuf::from)
+    }
+
+    pub fn alibaba_sts_region(&self) -> Option<&str> {
+        self.text("ALIBABA_CLOUD_STS_REGION")
+    }
+
+    pub fn alibaba_vpc_endpoint_enabled(&self) -> bool {
+        self.flag("ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED")
+    }
+
+    /// The name of the role that the instance has.
+    pub fn alibaba_ecs_metadata(&self) -> Option<&str> {
+        self.text("ALIBABA_CLOUD_ECS_METADATA")
+    }
+
+    pub fn alibaba_ecs_metadata_disabled(&self) -> bool {
+        self.flag("ALIBABA_CLOUD_ECS_METADATA_DISABLED")
+    }
+
+    pub fn alibaba_imds_v1_disabled(&self) -> bool {
+        self.flag("ALIBABA_CLOUD_IMDSV1_DISABLED")
+    }
+
+    /// May hold a secret in its query.
+    pub fn alibaba_credentials_uri(&self) -> Option<SecretString> {
+        self.secret("ALIBABA_CLOUD_CREDENTIALS_URI")
     }
 
     pub fn no_color(&self) -> bool {
@@ -115,5 +180,14 @@ mod tests {
         assert_eq!(environment.checkback_key().unwrap().expose_secret(), "planted");
         assert_eq!(environment.alibaba_security_token().unwrap().expose_secret(), "planted");
         assert!(!format!("{environment:?}").contains("planted"));
+    }
+
+    #[test]
+    fn only_true_sets_a_flag_of_the_providers() {
+        let set = |value| Environment::from_pairs([("ALIBABA_CLOUD_ECS_METADATA_DISABLED", value)]);
+        for (value, is) in [("true", true), ("True", true), ("false", false), ("1", false), ("", false)] {
+            assert_eq!(set(value).alibaba_ecs_metadata_disabled(), is, "{value}");
+        }
+        assert!(!Environment::default().alibaba_ecs_metadata_disabled());
     }
 }

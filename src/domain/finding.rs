@@ -75,6 +75,8 @@ impl ProviderError {
 /// What is wrong with an account, in the words that operators see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
+    /// There is no key to sign with, so the provider was not asked.
+    NoCredentials,
     BadKey,
     BadSignature,
     NoPermission,
@@ -86,6 +88,7 @@ pub enum Trouble {
 impl Trouble {
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::NoCredentials => "no_credentials",
             Self::BadKey => "bad_key",
             Self::BadSignature => "bad_signature",
             Self::NoPermission => "no_permission",
@@ -98,6 +101,10 @@ impl Trouble {
     /// What happened and what to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
+            Self::NoCredentials => {
+                "there is no access key: set access_key_id and access_key_secret, or mend the step of the credential \
+                 chain that the code names; the log says why each step gave none"
+            }
             Self::BadKey => {
                 "the key is unknown or disabled: check access_key_id, or for ZOLOZ client_id and access_key, at the \
                  provider"

@@ -18,7 +18,7 @@ const MOST_SCORES: usize = 64;
 const LONGEST_NAME: usize = 64;
 const LONGEST_CODE: usize = 64;
 /// For texts among the signals.
-pub const LONGEST_TEXT: usize = 1024;
+const LONGEST_TEXT: usize = 1024;
 const MOST_NOTES: usize = 16;
 const MOST_WORDS: usize = 32;
 

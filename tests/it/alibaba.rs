@@ -45,7 +45,9 @@ fn settings(signature: Signature, endpoint: &str, token: Option<&str>) -> Alibab
     AlibabaSettings {
         endpoint: Endpoint::explicit(endpoint, false).unwrap(),
         signature,
-        credentials: Credentials::new("testid".to_owned(), "CANARY-SECRET".into(), token.map(Into::into)).unwrap(),
+        credentials: Credentials::new("testid".to_owned(), "CANARY-SECRET".into(), token.map(Into::into))
+            .unwrap()
+            .into(),
         images: false,
     }
 }

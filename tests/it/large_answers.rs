@@ -90,7 +90,7 @@ async fn no_more_is_held_than_there_is_room_for() {
 #[tokio::test]
 async fn all_large_answers_arrive_one_after_the_other() {
     let server = Server::start().await;
-    let client = client(Duration::from_secs(60), LARGE);
+    let client = client(Duration::from_mins(1), LARGE);
     let (held, most) = (Cell::new(0), Cell::new(0));
     let calls: FuturesUnordered<_> = (0..200)
         .map(|call| {
@@ -126,7 +126,7 @@ async fn an_answer_of_unknown_length_takes_room_for_the_longest() {
 #[tokio::test]
 async fn the_longest_answer_fits_whatever_the_room() {
     let server = Server::start().await;
-    let client = client(Duration::from_secs(60), 2 * ROOM);
+    let client = client(Duration::from_mins(1), 2 * ROOM);
     assert_eq!(server.ask(&client, 2 * ROOM).await.unwrap().body.len(), 2 * ROOM);
     for path in [format!("{}", 2 * ROOM + 1), format!("{}-", 2 * ROOM + 1)] {
         assert!(matches!(server.ask(&client, path).await, Err(HttpError::BodyTooLarge { .. })));

@@ -12,6 +12,7 @@ mod callbacks;
 mod cli;
 #[cfg(feature = "simulator")]
 mod codes;
+mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
 #[cfg(feature = "simulator")]

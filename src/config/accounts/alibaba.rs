@@ -46,7 +46,7 @@ pub struct AlibabaAccount {
     /// Overrides region and network.
     pub endpoint: Option<Url>,
     pub signature: Signature,
-    /// `None`: taken from the environment, as the provider's SDKs do.
+    /// `None`: taken from where the provider's SDKs take it.
     pub access_key: Option<AccessKey>,
     pub return_images: bool,
     /// Hosts that evidence may be downloaded from; `*.` stands for one or more labels.
@@ -132,7 +132,8 @@ impl AlibabaAccount {
 }
 
 const HALF_A_KEY: &str = "is empty while the other half of the access key is set; set both, or none to take them \
-                          from ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET";
+                          from where the provider's SDKs do, such as ALIBABA_CLOUD_ACCESS_KEY_ID and \
+                          ALIBABA_CLOUD_ACCESS_KEY_SECRET";
 
 /// A host name, or `*.` and a domain.
 fn host_pattern(text: &str) -> Result<String, String> {

@@ -242,14 +242,55 @@ fn compact(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::provider::{Answer, CheckRequest, Provider};
 
     #[test]
     fn compacting_keeps_texts_and_digits() {
         let given = "{ \"a b\" : [ 1.0 , 12345678901234567890123 ],\n\t\"quote\\\" \" : \" x \\\\\" }";
         assert_eq!(compact(given), r#"{"a b":[1.0,12345678901234567890123],"quote\" ":" x \\"}"#);
+    }
+
+    struct OneProduct;
+
+    impl Provider for OneProduct {
+        fn check_result<'a>(&'a self, _: &'a CheckRequest) -> Answer<'a> {
+            unreachable!("registering asks nobody")
+        }
+
+        fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {
+            if product.is_none_or(|product| product == "GOOD") { Ok(()) } else { Err("is not GOOD") }
+        }
+    }
+
+    #[test]
+    fn a_product_that_the_provider_does_not_take_is_refused_at_its_member() {
+        let account = Account {
+            name: "a".into(),
+            qps: 1,
+            result_retention: Duration::from_secs(1),
+            video_retention: Duration::from_secs(1),
+            give_up_after: Duration::from_secs(1),
+            callback_token: None,
+            provider: Arc::new(OneProduct),
+        };
+        let accounts = BTreeMap::from([("a".to_owned(), Arc::new(account))]);
+        let parsed = |body: &str| parse(&accounts, serde_json::from_str(body).unwrap());
+        for body in [r#"{"transaction_id":"t"}"#, r#"{"transaction_id":"t","product":"GOOD"}"#] {
+            assert!(parsed(body).is_ok(), "{body}");
+        }
+        for (body, refused) in [
+            (r#"{"transaction_id":"t","product":"BAD"}"#, true),
+            (r#"{"transaction_id":"t","product":7}"#, false),
+            (r#"{"account":"b","transaction_id":"t","product":"BAD"}"#, false),
+        ] {
+            let problem = format!("{:?}", parsed(body).err());
+            assert_eq!(problem.contains("\"product\", message: \"is not GOOD\""), refused, "{problem}");
+        }
     }
 
     proptest! {

@@ -51,6 +51,11 @@ pub fn is_timestamp(code: &str) -> bool {
     covers("InvalidTimeStamp", code)
 }
 
+/// The code says that the key, or what was signed with it, is not taken.
+pub fn is_of_the_key(code: &str) -> bool {
+    matches!(of_code(code), Meaning::Account(Trouble::BadKey | Trouble::BadSignature))
+}
+
 /// Classifies an answer that brings no result. `retry_after` is the header `x-acs-retry-after` in milliseconds.
 pub fn classify(status: u16, code: Option<&str>, retry_after: Option<&str>) -> Result<Outcome, ProviderError> {
     let code = code.map(str::trim).filter(|code| is_usable(code));
@@ -96,7 +101,7 @@ pub fn is_fault(code: &str) -> bool {
 }
 
 /// What does not look like a code is not repeated in errors and histories.
-pub fn is_usable(code: &str) -> bool {
+pub(super) fn is_usable(code: &str) -> bool {
     !code.is_empty()
         && code.len() <= 96
         && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':'))

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::domain::{Outcome, ProviderError, Trouble};
 use crate::entropy::Entropy;
 
-use self::credentials::Credentials;
+use self::credentials::SigningKeys;
 use self::endpoint::Endpoint;
 use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
 use super::http::{HttpAnswer, HttpClient, HttpError};
@@ -57,7 +57,8 @@ pub enum Signature {
 pub struct AlibabaSettings {
     pub endpoint: Endpoint,
     pub signature: Signature,
-    pub credentials: Credentials,
+    /// A key of its own ([`credentials::Credentials`]), or the chain.
+    pub credentials: SigningKeys,
     /// Ask for images with the result. Nothing keeps them yet, so this is normally `false`.
     pub images: bool,
 }
@@ -68,7 +69,7 @@ pub struct AlibabaClient {
     endpoint: Endpoint,
     host: HeaderValue,
     signature: Signature,
-    signer: Signer,
+    keys: SigningKeys,
     images: bool,
     http: HttpClient,
     clock: Clock,
@@ -88,8 +89,8 @@ struct Called {
 /// Why there is no readable answer.
 enum NotCalled {
     Http(HttpError),
-    /// The signed time is refused; whether the next attempt may work.
-    Time(ProviderError),
+    /// Nothing was done: there is no key, or the signed time is refused.
+    Before(ProviderError),
     Unreadable(HttpAnswer),
 }
 
@@ -97,7 +98,7 @@ impl From<NotCalled> for ProviderError {
     fn from(error: NotCalled) -> Self {
         match error {
             NotCalled::Http(error) => Self::Unavailable { code: error.code().to_owned(), reason: error.to_string() },
-            NotCalled::Time(error) => error,
+            NotCalled::Before(error) => error,
             NotCalled::Unreadable(answer) => unreadable(&answer),
         }
     }
@@ -110,7 +111,7 @@ impl AlibabaClient {
             host,
             endpoint: settings.endpoint,
             signature: settings.signature,
-            signer: Signer::new(settings.credentials),
+            keys: settings.credentials,
             images: settings.images,
             http,
             clock,
@@ -141,12 +142,13 @@ impl AlibabaClient {
         query: &[Parameter<'_>],
         form: &[Parameter<'_>],
     ) -> Result<Called, NotCalled> {
+        let key = self.keys.current().await.map_err(NotCalled::Before)?;
         let correction = self.correction.load(Ordering::Relaxed);
         let time = self.clock.now() + TimeDelta::seconds(correction);
         let nonce = self.entropy.hex32();
         let (query, headers, body) = match self.signature {
-            Signature::Acs3 => self.acs3(operation, time, &nonce, query, form),
-            Signature::HmacSha1 => self.rpc(operation, time, &nonce, query, form),
+            Signature::Acs3 => self.acs3(&key, operation, time, &nonce, query, form),
+            Signature::HmacSha1 => self.rpc(&key, operation, time, &nonce, query, form),
         };
         let mut url = self.endpoint.base().clone();
         url.set_query(Some(&query));
@@ -157,7 +159,10 @@ impl AlibabaClient {
         };
         if reading.code.as_deref().is_some_and(codes::is_timestamp) {
             let code = reading.code.unwrap_or_default();
-            return Err(NotCalled::Time(self.correct_clock(answer.header("date"), correction, code)));
+            return Err(NotCalled::Before(self.correct_clock(answer.header("date"), correction, code)));
+        }
+        if reading.code.as_deref().is_some_and(codes::is_of_the_key) {
+            self.keys.doubt(&key);
         }
         let retry_after = answer.header("x-acs-retry-after").map(str::to_owned);
         Ok(Called { status, retry_after, reading, body: answer.body })
@@ -165,6 +170,7 @@ impl AlibabaClient {
 
     fn acs3(
         &self,
+        key: &Signer,
         operation: &str,
         time: DateTime<Utc>,
         nonce: &str,
@@ -173,7 +179,7 @@ impl AlibabaClient {
     ) -> (String, HeaderMap, Bytes) {
         let body = sign::encoded(form);
         let content_type = (!body.is_empty()).then_some(FORM_TYPE);
-        let signed = self.signer.acs3(&Acs3Request {
+        let signed = key.acs3(&Acs3Request {
             method: METHOD,
             host: self.endpoint.host_header(),
             action: operation,
@@ -193,7 +199,7 @@ impl AlibabaClient {
             headers.insert(name, plain(value));
         }
         headers.insert(AUTHORIZATION, secret(&signed.authorization));
-        let credentials = self.signer.credentials();
+        let credentials = key.credentials();
         if let Some(token) = credentials.security_token() {
             headers.insert(ACCESS_KEY_ID, plain(credentials.access_key_id()));
             headers.insert(SECURITY_TOKEN, secret(token.expose_secret()));
@@ -203,6 +209,7 @@ impl AlibabaClient {
 
     fn rpc(
         &self,
+        key: &Signer,
         operation: &str,
         time: DateTime<Utc>,
         nonce: &str,
@@ -210,11 +217,11 @@ impl AlibabaClient {
         form: &[Parameter<'_>],
     ) -> (String, HeaderMap, Bytes) {
         let date = sign::timestamp(time);
-        let mut parameters = self.signer.rpc_parameters(operation, VERSION, &date, nonce);
+        let mut parameters = key.rpc_parameters(operation, VERSION, &date, nonce);
         parameters.extend_from_slice(query);
         let in_query = parameters.len();
         parameters.extend_from_slice(form);
-        let signed = self.signer.rpc(METHOD, &parameters);
+        let signed = key.rpc(METHOD, &parameters);
         parameters.truncate(in_query);
         parameters.push(("Signature", &signed.signature));
         let body = sign::encoded(form);

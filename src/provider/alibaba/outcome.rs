@@ -1,13 +1,14 @@
 //! From the provider's result to our finding: verdict, scores and signals.
 //!
-//! `Passed` alone decides, and only `Y` and `N` are verdicts; nothing in an Ext part can change one. What is odd is
-//! noted by name, never by value.
+//! `Passed` alone decides, and only `Y` and `N` are verdicts; nothing in an Ext part can change one. What may become a
+//! score or a signal at all is the rule of `findings.rs`; here are its lists. Every product answers with the same parts,
+//! of which any may be missing. What is odd is noted by name, never by value.
 
 use serde_json::{Map, Value};
 
 use crate::domain::{FinalStatus, Outcome, ProviderError};
 use crate::provider::findings::{
-    Findings, LONGEST_TEXT, Reader, is_document, is_score, number, short_text, snake_case, words, yes_or_no,
+    Findings, Reader, is_document, is_score, number, short_text, snake_case, word, words, yes_or_no,
 };
 use crate::provider::parts::{Part, member, part};
 
@@ -17,8 +18,10 @@ use super::wire::{PARTS, Reading};
 /// percent; a larger number is the matched thing itself, which is document data.
 const HIGHEST_MATCH: f64 = 100.0;
 
+const MOST_FACES: usize = 16;
+
 /// Scores whose name here is not the provider's in snake case.
-const SCORES: [(&str, &str); 4] = [
+pub(super) const SCORES: [(&str, &str); 4] = [
     ("face_comparison_score", "face_comparison"),
     ("face_quality", "face_quality"),
     ("face_attack_score", "face_attack"),
@@ -26,7 +29,7 @@ const SCORES: [(&str, &str); 4] = [
 ];
 
 /// Signals by the provider's name in snake case, ours, and the form of their value.
-const SIGNALS: [(&str, &str, Reader); 9] = [
+pub(super) const SIGNALS: [(&str, &str, Reader); 10] = [
     ("face_passed", "face_passed", yes_or_no),
     ("face_attack", "face_attack", yes_or_no),
     ("face_occlusion", "face_occlusion", yes_or_no),
@@ -34,8 +37,9 @@ const SIGNALS: [(&str, &str, Reader); 9] = [
     ("face_gender", "gender", gender),
     ("face_registration_result", "face_registered", registered),
     ("face_registration_id", "face_registration_id", short_text),
-    ("duplicate_face", "duplicate_face", text_or_json),
-    ("procedure_priority", "procedure_priority", short_text),
+    ("duplicate_face", "duplicate_face", known_faces),
+    ("ocr_id_passed", "ocr_id_passed", yes_or_no),
+    ("procedure_priority", "procedure_priority", word),
 ];
 
 /// Turns a successful answer into an outcome. An answer without a verdict is an error, never a success.
@@ -55,6 +59,9 @@ pub fn interpret(reading: Reading) -> Result<Outcome, ProviderError> {
         match part(result, name) {
             Part::Absent => {}
             Part::Object(part) => collect(&mut findings, &part, name),
+            Part::Unreadable if name == "EkycResult" && member(result, name).and_then(ekyc_result).is_some() => {
+                findings.signal("ekyc_result", name, member(result, name).unwrap_or(&Value::Null), ekyc_result);
+            }
             Part::Unreadable => findings.note(format!("{name} holds no JSON object")),
         }
     }
@@ -117,24 +124,25 @@ fn reason(findings: &mut Findings, status: FinalStatus, sub_code: Option<&str>) 
 /// Takes what is known out of one Ext part.
 fn collect(findings: &mut Findings, part: &Map<String, Value>, part_name: &str) {
     for (name, value) in part {
-        if is_document(name) {
-            continue;
-        }
         let snake = snake_case(name);
-        if name.eq_ignore_ascii_case("spoofInfo") {
-            spoof(findings, part, name);
-        } else if let Some((_, ours, read)) = SIGNALS.iter().find(|(theirs, _, _)| *theirs == snake) {
+        if let Some((_, ours, read)) = SIGNALS.iter().find(|(theirs, _, _)| *theirs == snake) {
             findings.signal(ours, name, value, *read);
+        } else if name.eq_ignore_ascii_case("spoofInfo") {
+            spoof(findings, part, name);
         } else if is_score(name) || snake == "face_quality" {
             score(findings, &snake, name, value);
-        } else if part_name == "ExtSourceInfo" {
-            if number(value).is_some_and(|number| number.abs() > HIGHEST_MATCH) {
-                findings.note(format!("{name} is too large for a score and was left out"));
-            } else {
-                score(findings, &snake, name, value);
-            }
+        } else if part_name == "ExtSourceInfo" && !is_document(name) {
+            likeness(findings, &snake, name, value);
         }
     }
+}
+
+/// How well the person's data match the data source.
+fn likeness(findings: &mut Findings, snake: &str, name: &str, value: &Value) {
+    if number(value).is_some_and(|number| number.abs() > HIGHEST_MATCH) {
+        return findings.note(format!("{name} is too large for a score and was left out"));
+    }
+    score(findings, snake, name, value);
 }
 
 fn score(findings: &mut Findings, snake: &str, name: &str, value: &Value) {
@@ -185,13 +193,33 @@ fn registered(value: &Value) -> Option<Value> {
     }
 }
 
-/// A name of a known face, or the list that sister operations give, parsed if it came as text.
-fn text_or_json(value: &Value) -> Option<Value> {
+/// The id of a known face, or the list that sister operations give, parsed if it came as text. Of a list only the
+/// documented members are taken.
+fn known_faces(value: &Value) -> Option<Value> {
+    let listed = |face: &Value| match face {
+        Value::Object(members) => ["faceGroupCode", "faceId", "merchantUserId"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), members.get(name)?)))
+            .map(|(name, value)| Some((name, short_text(value)?)))
+            .collect::<Option<Map<_, _>>>()
+            .map(Value::Object),
+        other => short_text(other),
+    };
     match value {
-        Value::Array(_) | Value::Object(_) => (value.to_string().len() <= LONGEST_TEXT).then(|| value.clone()),
-        Value::String(text) if text.trim_start().starts_with(['[', '{']) && text.len() <= LONGEST_TEXT => {
-            serde_json::from_str(text).ok().or_else(|| short_text(value))
+        Value::Array(faces) if faces.len() <= MOST_FACES => {
+            faces.iter().map(listed).collect::<Option<_>>().map(Value::Array)
+        }
+        Value::Object(_) => listed(value),
+        Value::String(text) if text.trim_start().starts_with(['[', '{']) => {
+            let parsed: Value = serde_json::from_str(text).ok()?;
+            known_faces(&parsed)
         }
         other => short_text(other),
     }
+}
+
+/// The result of a product when it is plain text; what else it may hold is open.
+fn ekyc_result(value: &Value) -> Option<Value> {
+    let text = value.as_str()?.trim();
+    ["Y", "N", "P", "Success", "Failure", "Pending"].contains(&text).then(|| text.into())
 }

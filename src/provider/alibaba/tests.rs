@@ -133,6 +133,97 @@ fn every_other_score_keeps_its_name_in_snake_case() {
     );
 }
 
+/// Every member of the documented parts that is neither an image nor a link, in the forms in which it comes.
+#[test]
+fn every_documented_member_arrives_under_its_name() {
+    let found = finding(&json!({
+        "Passed": "Y", "SubCode": "200",
+        "ExtFaceInfo": json!({
+            "facePassed": "Y", "faceComparisonScore": 99.99, "faceAttack": "N", "faceAttackScore": 1.5, "faceQuality": 95.45,
+            "faceOcclusion": "N", "guardRiskScore": 3.25, "faceAge": "30", "faceGender": "F", "faceImg": "IMAGE-CANARY",
+            "docVideoUrl": "https://h/IMAGE-CANARY", "faceRegistrationResult": "0", "faceRegistrationID": "reg-1",
+            "duplicateFace": "face-1",
+        }).to_string(),
+        "ExtIdInfo": json!({
+            "ocrIdInfo": json!({"name": "DOC-CANARY", "dobScore": 19_900_101}).to_string(),
+            "ocrIdBackInfo": {"address": "DOC-CANARY"}, "ocrIdEditInfo": {"id_number": "DOC-CANARY"},
+            "ocrIdInfoData": [{"idNumber": 3_275_012_345_678_901_i64}], "ocrIdPassed": "Y", "idFaceQualityScore": "88.5",
+            "idImage": "IMAGE-CANARY", "idBackImage": "IMAGE-CANARY",
+            "spoofInfo": json!({"spoofResult": "N", "spoofType": ["PHOTO_COPY", "SCREEN_REMARK"]}).to_string(),
+        }).to_string(),
+        "ExtSourceInfo": "{\"govId\":1.0,\"fullName\":1.0,\"dob\":0.9,\"selfiePhoto\":0.8777,\"liveness\":0.1152,\"imgManipulationScore\":0.2253}",
+        "ExtInfo": "{\"procedurePriority\":\"url\"}",
+        "ExtRiskInfo": "{\"riskScore\":\"7\",\"riskTags\":\"DOC-CANARY\"}",
+        "ExtBasicInfo": "{\"name\":\"DOC-CANARY\",\"gender\":\"DOC-CANARY\",\"idNumber\":3275012345678901,\"matchScore\":0.5}",
+        "EkycResult": "P",
+    }));
+    assert_eq!(found.status, FinalStatus::Passed);
+    assert_eq!(
+        json!(found.scores),
+        json!({"face_comparison": 99.99, "face_attack": 1.5, "face_quality": 95.45, "guard_risk": 3.25,
+               "id_face_quality_score": 88.5, "gov_id": 1.0, "full_name": 1.0, "dob": 0.9, "selfie_photo": 0.8777,
+               "liveness": 0.1152, "img_manipulation_score": 0.2253, "risk_score": 7.0, "match_score": 0.5})
+    );
+    assert_eq!(
+        json!(found.signals),
+        json!({"face_passed": true, "face_attack": false, "face_occlusion": false, "age": 30, "gender": "F",
+               "face_registered": false, "face_registration_id": "reg-1", "duplicate_face": "face-1",
+               "ocr_id_passed": true, "spoof_result": false, "spoof_type": ["PHOTO_COPY", "SCREEN_REMARK"],
+               "procedure_priority": "url", "ekyc_result": "P"})
+    );
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+    for kept in ["DOC-CANARY", "3275012345678901", "ocrIdInfoData", "EkycResult"] {
+        assert!(found.answer.contains(kept), "{kept}");
+    }
+    assert!(!found.answer.contains("IMAGE-CANARY"));
+}
+
+#[test]
+fn document_data_becomes_no_score_signal_or_note_whatever_part_holds_it() {
+    const NUMBER: i64 = 3_275_012_345_678_901;
+    let document = json!({
+        "name": "DOC-CANARY", "fullName": "DOC-CANARY", "govId": NUMBER, "dob": "19900101", "idNumber": NUMBER.to_string(),
+        "id_number": NUMBER, "gender": "DOC-CANARY", "ocrIdInfo": {"numberScore": NUMBER}, "ocrNumberScore": NUMBER,
+        "spoofInfo": {"spoofType": NUMBER.to_string(), "number": NUMBER}, "ekycResult": "DOC-CANARY",
+        "duplicateFace": [{"faceId": "f", "name": "DOC-CANARY"}], "procedurePriority": "DOC CANARY DOC-CANARY",
+    });
+    for name in wire::PARTS {
+        let found = with_part(name, &document);
+        assert!(found.answer.contains("DOC-CANARY"), "{name}");
+        let rest = format!("{found:?} {:?} {:?} {:?} {}", found.scores, found.signals, found.notes, found.reason);
+        for canary in ["CANARY", "19900101", "3275012345678901"] {
+            assert!(!rest.contains(canary), "{name} {rest}");
+        }
+        assert_eq!(json!(found.signals), json!({"duplicate_face": [{"faceId": "f"}]}), "{name}");
+    }
+}
+
+#[test]
+fn the_document_on_products_names_all_that_is_read() {
+    let document = include_str!("../../../docs/products.md");
+    let scores = outcome::SCORES.iter().map(|(_, ours)| ours);
+    for name in scores.chain(outcome::SIGNALS.iter().map(|(_, ours, _)| ours)) {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
+    }
+    assert!(wire::PARTS.iter().all(|part| document.contains(part)));
+}
+
+#[test]
+fn a_plain_ekyc_result_is_a_signal_and_any_other_text_is_not() {
+    for text in ["Y", "N", "P", " Y "] {
+        assert_eq!(
+            json!(finding(&json!({"Passed": "N", "EkycResult": text})).signals),
+            json!({"ekyc_result": text.trim()})
+        );
+    }
+    for text in ["CANARY", "Y N", "7"] {
+        let found = finding(&json!({"Passed": "Y", "EkycResult": text}));
+        assert!(found.signals.is_empty(), "{text}");
+        assert_eq!(found.notes, ["EkycResult holds no JSON object"]);
+    }
+    assert_eq!(finding(&json!({"Passed": "N", "EkycResult": "Y"})).status, FinalStatus::Failed);
+}
+
 #[test]
 fn a_score_that_is_no_finite_number_is_left_out_and_noted_by_name_alone() {
     for value in

@@ -118,21 +118,29 @@ fn stated(product: Product, value: Option<&Value>) -> Stated {
             _ => Stated::Unknown,
         };
     }
-    match (product, value.as_str().map(str::trim)) {
-        (Product::IdRecognition, Some("Y")) => Stated::Passed,
-        (Product::IdRecognition, Some("N")) => Stated::Failed,
-        (Product::ConnectV2, Some("SUCCESS")) => Stated::Passed,
-        (Product::ConnectV2, Some("FAIL")) => Stated::Failed,
-        (Product::ConnectV2, Some("EXPIRED")) => Stated::Void,
-        (Product::ConnectV2, Some("INITIAL")) => Stated::Running("INITIAL"),
-        (Product::ConnectV2, Some("PROCESSING")) => Stated::Running("PROCESSING"),
-        (Product::IdRecognition | Product::ConnectV2, _) => Stated::Unknown,
-        (Product::RealId, Some("Pending")) => Stated::Pending,
-        (_, Some("Success")) => Stated::Passed,
-        (_, Some("Failure")) => Stated::Failed,
-        (_, Some("VoidTimeout")) => Stated::Void,
-        (_, Some("InProcess")) => Stated::Running("InProcess"),
-        _ => Stated::Unknown,
+    let Some(text) = value.as_str().map(str::trim) else { return Stated::Unknown };
+    match product {
+        Product::IdRecognition => match text {
+            "Y" => Stated::Passed,
+            "N" => Stated::Failed,
+            _ => Stated::Unknown,
+        },
+        Product::ConnectV2 => match text {
+            "SUCCESS" => Stated::Passed,
+            "FAIL" => Stated::Failed,
+            "EXPIRED" => Stated::Void,
+            "INITIAL" => Stated::Running("INITIAL"),
+            "PROCESSING" => Stated::Running("PROCESSING"),
+            _ => Stated::Unknown,
+        },
+        _ => match text {
+            "Success" => Stated::Passed,
+            "Failure" => Stated::Failed,
+            "Pending" if product == Product::RealId => Stated::Pending,
+            "VoidTimeout" => Stated::Void,
+            "InProcess" => Stated::Running("InProcess"),
+            _ => Stated::Unknown,
+        },
     }
 }
 
@@ -158,7 +166,9 @@ fn verdict(
         Stated::Nothing if is_success && product == Product::Connect && no_attack(answer) => {
             (FinalStatus::Passed, "Authentication passed.")
         }
-        Stated::Passed => (FinalStatus::Review, "The provider's result and the status of its answer contradict."),
+        Stated::Passed => {
+            (FinalStatus::Review, "The provider's result and the status of its answer contradict each other.")
+        }
         Stated::Pending => (FinalStatus::Review, "The provider found a risk and leaves the decision to a person."),
         Stated::Nothing => (FinalStatus::Review, "The provider's answer holds no result."),
         _ => (FinalStatus::Review, "The provider's result is not known here; a person must decide."),
@@ -262,3 +272,7 @@ fn word_or_words_by_name(value: &Value) -> Option<Value> {
 fn unavailable(code: &str, reason: &str) -> ProviderError {
     ProviderError::Unavailable { code: code.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+#[path = "outcome_tests.rs"]
+mod tests;

@@ -145,9 +145,10 @@ fn faulty(fault: &Fault, request_id: &str, host: &str) -> Option<Answer> {
     let text = |status: u16, content_type, body: Body, name| (respond(status, content_type, body), Cow::Borrowed(name));
     let status = fault.status.unwrap_or(200);
     Some(match fault.kind {
-        FaultKind::Delay | FaultKind::Skew => return None,
-        // Answers are not signed here: such faults do not fit this provider and never come.
-        FaultKind::Tamper | FaultKind::WrongKey | FaultKind::Unsigned => return None,
+        // Answers are not signed here: the last three do not fit this provider and never come.
+        FaultKind::Delay | FaultKind::Skew | FaultKind::Tamper | FaultKind::WrongKey | FaultKind::Unsigned => {
+            return None;
+        }
         FaultKind::Status => {
             let code = match fault.status {
                 Some(503) => "ServiceUnavailable",

@@ -177,13 +177,23 @@ pub(super) fn check_time(headers: &HeaderMap, now: DateTime<Utc>) -> Result<(), 
     Ok(())
 }
 
-/// Changes one character in the second half, so that JSON stays JSON and Base64 stays Base64.
+/// Changes one character in the second half and inside a text, so that JSON stays JSON and Base64 stays Base64.
 fn tamper(body: &mut [u8]) {
     let middle = body.len() / 2;
-    let changed = |byte: u8| byte ^ 1;
-    let fits = |byte: &&mut u8| byte.is_ascii_alphanumeric() && changed(**byte).is_ascii_alphanumeric();
-    if let Some(byte) = body[middle..].iter_mut().find(fits) {
-        *byte = changed(*byte);
+    let is_json = body.starts_with(b"{");
+    let (mut inside, mut escaped) = (!is_json, false);
+    for (at, byte) in body.iter_mut().enumerate() {
+        let changed = *byte ^ 1;
+        match *byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => inside = !inside,
+            old if inside && at >= middle && old.is_ascii_alphanumeric() && changed.is_ascii_alphanumeric() => {
+                *byte = changed;
+                return;
+            }
+            _ => {}
+        }
     }
 }
 
@@ -193,10 +203,17 @@ mod tests {
 
     #[test]
     fn tampering_changes_one_character_and_leaves_json() {
-        let good = r#"{"result":{"resultStatus":"S"},"connectResult":"Failure"}"#;
-        let mut body = good.as_bytes().to_vec();
-        tamper(&mut body);
-        assert_eq!(good.bytes().zip(&body).filter(|(before, after)| before != *after).count(), 1);
-        assert!(serde_json::from_slice::<Value>(&body).is_ok());
+        for good in [
+            r#"{"result":{"resultStatus":"S"},"connectResult":"Failure"}"#,
+            r#"{"message":"aaaaaaaaaaaa\"","faceAttack":false,"faceScore":12.75,"n":1,"text":"b"}"#,
+        ] {
+            let mut body = good.as_bytes().to_vec();
+            tamper(&mut body);
+            assert_eq!(good.bytes().zip(&body).filter(|(before, after)| before != *after).count(), 1);
+            assert!(serde_json::from_slice::<Value>(&body).is_ok(), "{}", String::from_utf8_lossy(&body));
+        }
+        let mut base64 = b"AAAA////AAAA".to_vec();
+        tamper(&mut base64);
+        assert!(base64.starts_with(b"AAAA////") && base64 != b"AAAA////AAAA");
     }
 }

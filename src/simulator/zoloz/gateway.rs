@@ -90,18 +90,18 @@ impl Answering<'_> {
         }
         let client_id = self.caller.map_or("", |caller| &caller.client.id);
         match self.state.zoloz.execute(OPERATIONS[index].action, client_id, message, self.now) {
-            Ok(reply) => self.sealed(reply, message.key_length, flaw),
+            Ok(reply) => self.sealed(&reply, message.key_length, flaw),
             Err(refusal) => self.refused(refusal, message.key_length, flaw),
         }
     }
 
     fn refused(&self, refusal: Refusal, key_length: Option<usize>, flaw: Option<FaultKind>) -> Recorded {
         let status = if refusal.code == "SYSTEM_ERROR" { "U" } else { "F" };
-        self.sealed(Answer::plain(status, refusal.code, &refusal.message).into(), key_length, flaw)
+        self.sealed(&Answer::plain(status, refusal.code, &refusal.message).into(), key_length, flaw)
     }
 
     /// Encrypted when the request was, and signed when there is somebody to sign for.
-    fn sealed(&self, reply: Reply, key_length: Option<usize>, flaw: Option<FaultKind>) -> Recorded {
+    fn sealed(&self, reply: &Reply, key_length: Option<usize>, flaw: Option<FaultKind>) -> Recorded {
         let code = reply.answer.code.clone();
         let text = reply.answer.body.to_string();
         let length = key_length.map(|length| reply.aes_bits.map_or(length, |bits| usize::from(bits / 8)));

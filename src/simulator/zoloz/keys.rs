@@ -132,6 +132,5 @@ fn pem(label: &str, der: &[u8]) -> String {
         pem.push_str(&base64[start..base64.len().min(start + PEM_LINE)]);
         pem.push('\n');
     }
-    pem.push_str(&format!("-----END {label}-----\n"));
-    pem
+    pem + &format!("-----END {label}-----\n")
 }

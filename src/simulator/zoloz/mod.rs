@@ -1,4 +1,4 @@
-//! ZOLOZ SaaS (`/api/…`): Connect and the products beside it.
+//! ZOLOZ (`/api/…`): Connect and the products beside it.
 //!
 //! `gateway` lets calls in or refuses them, `access` checks and makes signatures in both modes, `operations` answers,
 //! `outcome` writes what checkresult says, `control` is what tests and people may do beside the API. The wire types and

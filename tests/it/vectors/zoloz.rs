@@ -96,7 +96,8 @@ struct Response {
     decrypt_key: Option<String>,
     access_key: Option<String>,
     secret_key: Option<String>,
-    response_headers: BTreeMap<String, String>,
+    #[serde(rename = "response_headers")]
+    headers: BTreeMap<String, String>,
     wire_body: Text,
 }
 
@@ -224,7 +225,7 @@ impl File {
     fn response(&self, input: &Response, expected: &Verified) -> Result<(), String> {
         same("method", &*input.method, "POST")?;
         let headers: HeaderMap = input
-            .response_headers
+            .headers
             .iter()
             .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
             .collect();
@@ -319,8 +320,8 @@ mod altered {
         fn an_answer_with_any_byte_changed_is_refused(at: prop::sample::Index, mask in 1_u8.., character in 0_usize..64) {
             for id in ["zoloz-s08", "zoloz-s15", "zoloz-s17"] {
                 let (auth, input) = accepted(id);
-                let (body, time) = (input.wire_body.bytes(), &input.response_headers["Response-Time"]);
-                let signature = &input.response_headers["Signature"];
+                let (body, time) = (input.wire_body.bytes(), &input.headers["Response-Time"]);
+                let signature = &input.headers["Signature"];
                 prop_assert_eq!(verify(&auth, &input, time, signature, &body), Ok(()));
 
                 let other = flipped(&body, at, mask);

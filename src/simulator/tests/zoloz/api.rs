@@ -1,5 +1,7 @@
 //! Who is let in, and what the operations answer.
 
+use std::fmt::Write as _;
+
 use chrono::TimeDelta;
 
 use super::*;
@@ -345,9 +347,9 @@ async fn headers_are_written_in_canonical_case() {
     let body = request.body().unwrap().as_bytes().unwrap();
     let mut text = format!("POST {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", call.path, sim.host);
     for (name, value) in request.headers() {
-        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+        write!(text, "{name}: {}\r\n", value.to_str().unwrap()).unwrap();
     }
-    text.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    write!(text, "Content-Length: {}\r\n\r\n", body.len()).unwrap();
     let mut stream = tokio::net::TcpStream::connect(&sim.host).await.unwrap();
     stream.write_all(&[text.as_bytes(), body].concat()).await.unwrap();
     let mut answer = String::new();

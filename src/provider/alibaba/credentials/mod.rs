@@ -1,4 +1,18 @@
-//! The key an account signs with. Its secret parts are never shown.
+//! The key an account signs with: configured, or found by the chain of the provider's SDKs and renewed before it
+//! ends. Its secret parts are never shown.
+//!
+//! `keys` holds the key in force, `chain` knows the steps and their order, the others are the steps. Variables and
+//! the home folder are read by the configuration and come in as [`ChainSettings`].
+
+mod answer;
+mod chain;
+mod ecs;
+mod files;
+mod keys;
+mod sts;
+
+pub use chain::{Chain, ChainSettings, Step};
+pub use keys::SigningKeys;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -24,11 +38,6 @@ pub struct KeyParts {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    #[error(
-        "no access key: set access_key_id and access_key_secret of the account, or {ID_VARIABLE} and \
-         {SECRET_VARIABLE} in the environment"
-    )]
-    Missing,
     #[error("the access key in {place} is only half there: {missing} is missing")]
     Half { place: &'static str, missing: &'static str },
     #[error("{part} of an access key holds a blank, a line end or characters beyond ASCII")]
@@ -67,19 +76,16 @@ impl Credentials {
     pub fn security_token(&self) -> Option<&SecretString> {
         self.security_token.as_ref()
     }
-
-    /// The account's own key, else the environment's. A half key is an error, never completed from elsewhere.
-    pub fn choose(settings: KeyParts, environment: KeyParts) -> Result<Self, CredentialsError> {
-        let settings = settings.complete("the account's settings", ["access_key_id", "access_key_secret"])?;
-        if let Some(credentials) = settings {
-            return Ok(credentials);
-        }
-        environment.complete("the environment", [ID_VARIABLE, SECRET_VARIABLE])?.ok_or(CredentialsError::Missing)
-    }
 }
 
 impl KeyParts {
-    fn complete(self, place: &'static str, names: [&'static str; 2]) -> Result<Option<Credentials>, CredentialsError> {
+    /// The whole key; none if neither half is there. A half key is an error, never completed from elsewhere. `names`
+    /// are those of id and secret in that place.
+    pub fn complete(
+        self,
+        place: &'static str,
+        names: [&'static str; 2],
+    ) -> Result<Option<Credentials>, CredentialsError> {
         let id = self.access_key_id.filter(|id| !id.is_empty());
         let secret = self.access_key_secret.filter(|secret| !secret.expose_secret().is_empty());
         let token = self.security_token.filter(|token| !token.expose_secret().is_empty());
@@ -120,33 +126,27 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_accounts_own_key_wins_over_the_environment() {
-        let chosen = Credentials::choose(parts("own", "s1", ""), parts("env", "s2", "t2")).unwrap();
-        assert_eq!(chosen.access_key_id, "own");
-        assert!(chosen.security_token.is_none());
-        let chosen = Credentials::choose(parts("", "", ""), parts("env", "s2", "t2")).unwrap();
-        assert_eq!(chosen.access_key_id, "env");
-        assert_eq!(chosen.security_token.unwrap().expose_secret(), "t2");
+    fn complete(parts: KeyParts) -> Result<Option<Credentials>, CredentialsError> {
+        parts.complete("the environment", [ID_VARIABLE, SECRET_VARIABLE])
     }
 
     #[test]
-    fn a_missing_key_is_refused_with_both_remedies() {
-        let message = Credentials::choose(KeyParts::default(), KeyParts::default()).unwrap_err().to_string();
-        for word in ["access_key_id", "access_key_secret", ID_VARIABLE, SECRET_VARIABLE] {
-            assert!(message.contains(word), "{word} in {message}");
+    fn empty_text_counts_as_absent() {
+        assert!(complete(parts("", "", "token")).unwrap().is_none());
+        assert!(complete(parts("id", "secret", "")).unwrap().unwrap().security_token().is_none());
+    }
+
+    #[test]
+    fn a_half_key_is_refused_and_the_missing_half_named() {
+        for (id, secret, missing) in [("id", "", SECRET_VARIABLE), ("", "CANARY", ID_VARIABLE)] {
+            let error = complete(parts(id, secret, "")).unwrap_err();
+            assert_eq!(error, CredentialsError::Half { place: "the environment", missing });
         }
     }
 
     #[test]
-    fn a_half_key_is_not_completed_from_the_environment() {
-        let error = Credentials::choose(parts("own", "", ""), parts("env", "s2", "")).unwrap_err();
-        assert_eq!(error, CredentialsError::Half { place: "the account's settings", missing: "access_key_secret" });
-    }
-
-    #[test]
     fn a_key_with_a_line_end_is_refused_without_showing_it() {
-        let error = Credentials::choose(parts("own", "CANARY\n", ""), KeyParts::default()).unwrap_err();
+        let error = complete(parts("own", "CANARY\n", "")).unwrap_err();
         assert!(error.to_string().contains("the secret"));
         assert!(!format!("{error} {error:?}").contains("CANARY"));
     }
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn debug_output_shows_neither_secret_nor_token() {
         let key = parts("id", "CANARY-SECRET", "CANARY-TOKEN");
-        let shown = format!("{key:?} {:?}", Credentials::choose(key.clone(), KeyParts::default()));
+        let shown = format!("{key:?} {:?}", complete(key.clone()));
         assert!(shown.contains("id") && !shown.contains("CANARY"), "{shown}");
     }
 }
