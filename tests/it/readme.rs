@@ -86,16 +86,34 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    words.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_')).collect()
+}
+
 #[test]
-fn every_file_pointed_to_is_there() {
-    for (page, folder) in [(README, root().to_owned()), (OPERATIONS, root().join("docs"))] {
-        let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        let local: Vec<_> = targets.filter(|target| !target.contains("://")).collect();
-        assert!(!local.is_empty());
-        for target in local {
-            assert!(folder.join(target).exists(), "{target}");
+fn every_file_and_heading_pointed_to_is_there() {
+    let mut pages: Vec<PathBuf> =
+        std::fs::read_dir(root().join("docs")).unwrap().map(|it| it.unwrap().path()).collect();
+    pages.push(root().join("README.md"));
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    let mut seen = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let pointed_to = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(pointed_to.exists(), "{target} in {}", page.display());
+            let there = std::fs::read_to_string(&pointed_to).unwrap_or_default();
+            let is_there =
+                heading.is_empty() || there.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(is_there, "{target} in {}", page.display());
+            seen += 1;
         }
     }
+    assert!(seen > 10, "the links are not where they were");
 }
 
 /// The names of metrics in a text, between these two.
