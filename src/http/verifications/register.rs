@@ -64,8 +64,8 @@ fn is_given(given: &Given, name: &str) -> bool {
 async fn object(headers: &HeaderMap, content: axum::body::Body) -> Result<Given, Problem> {
     let read = |whole: &RawValue| serde_json::from_str::<Given>(whole.get());
     // Only pictures need so much room.
-    let may_be_large = |whole: &Box<RawValue>| read(whole).is_ok_and(|given| is_given(&given, "initialize"));
-    let whole = body::large_json(headers, content, may_be_large)
+    let may_be_large = |whole: &RawValue| read(whole).is_ok_and(|given| is_given(&given, "initialize"));
+    let whole: Box<RawValue> = body::large_json(headers, content, |whole| may_be_large(whole))
         .await?
         .ok_or_else(|| Problem::body_malformed("The body is empty. Send a JSON object."))?;
     read(&whole).map_err(|_| Problem::body_invalid(vec![FieldError::new("", "the body must be an object")]))
@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
     use crate::provider::{Answer, CheckRequest, Provider};
-    use crate::service::account::Reach;
+    use crate::service::account::Starting;
 
     #[test]
     fn compacting_keeps_texts_and_digits() {
@@ -277,9 +277,7 @@ mod tests {
             video_retention: Duration::from_secs(1),
             give_up_after: Duration::from_secs(1),
             callback_token: None,
-            reach: Reach::default(),
-            line: tokio::sync::Mutex::default(),
-            unreachable: std::sync::Once::new(),
+            starting: Starting::default(),
             provider: Arc::new(OneProduct),
         };
         let accounts = BTreeMap::from([("a".to_owned(), Arc::new(account))]);
