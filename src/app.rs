@@ -30,7 +30,7 @@ use crate::provider::zoloz::keys::{MerchantKey, ZolozKey};
 use crate::provider::zoloz::sign::{AccessKey, AccessKeyError};
 use crate::provider::zoloz::{Auth, ZolozClient, ZolozSettings};
 use crate::service::Service;
-use crate::service::account::{Account, Reach};
+use crate::service::account::{Account, Starting};
 use crate::store::{Migrations, Store};
 use crate::telemetry;
 
@@ -296,9 +296,7 @@ fn accounts(
             video_retention: account.video_retention,
             give_up_after: account.give_up_after,
             callback_token: account.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret())),
-            reach: reach(config, name, account),
-            line: tokio::sync::Mutex::default(),
-            unreachable: std::sync::Once::new(),
+            starting: starting(config, name, account),
             provider,
         })
     };
@@ -342,7 +340,7 @@ fn credential_chain(environment: &Environment, options: &Options) -> anyhow::Res
 }
 
 /// Where provider and browsers reach us, if anywhere.
-fn reach(config: &Config, name: &str, account: &config::Account) -> Reach {
+fn starting(config: &Config, name: &str, account: &config::Account) -> Starting {
     let below = |what: &str| {
         let mut url = config.server.public_url.clone()?;
         url.path_segments_mut().ok()?.pop_if_empty().extend([what, name]);
@@ -355,9 +353,10 @@ fn reach(config: &Config, name: &str, account: &config::Account) -> Reach {
             // It makes no callbacks.
             AccountKind::Zoloz(_) => false,
         };
-    Reach {
+    Starting {
         callback_url: below("callbacks").filter(|url| url.scheme() == "https" || by_http),
         returns_url: below("returns"),
+        ..Starting::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,13 +12,17 @@ use url::Url;
 use crate::domain::TokenHash;
 use crate::provider::Provider;
 
-/// Where an account is reached from outside, for the transactions that we start ourselves.
-#[derive(Clone, Debug, Default)]
-pub struct Reach {
+/// What the transactions need that we start ourselves.
+#[derive(Debug, Default)]
+pub struct Starting {
     /// Where the provider calls back; none where it cannot reach us.
     pub callback_url: Option<Url>,
     /// Where browsers come back to; none where they cannot reach us.
     pub returns_url: Option<Url>,
+    /// Who wants to call at once stands in line.
+    pub line: tokio::sync::Mutex<()>,
+    /// It was said that the provider cannot reach us.
+    pub was_said: AtomicBool,
 }
 
 pub struct Account {
@@ -29,11 +34,7 @@ pub struct Account {
     pub give_up_after: Duration,
     /// What callbacks must carry where their verification has no token of its own.
     pub callback_token: Option<TokenHash>,
-    pub reach: Reach,
-    /// Who wants to call at once stands in line.
-    pub line: tokio::sync::Mutex<()>,
-    /// It was said that the provider cannot reach us.
-    pub unreachable: std::sync::Once,
+    pub starting: Starting,
     pub provider: Arc<dyn Provider>,
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{Finding, VerificationId};
 use crate::provider::{Answer, CheckRequest, Provider};
+use crate::service::account::Starting;
 use crate::store::Standing;
 
 struct Nobody;
@@ -26,9 +27,7 @@ fn account() -> Account {
         video_retention: Duration::from_mins(30),
         give_up_after: Duration::from_hours(24),
         callback_token: None,
-        reach: Default::default(),
-        line: Default::default(),
-        unreachable: std::sync::Once::new(),
+        starting: Starting::default(),
         provider: Arc::new(Nobody),
     }
 }

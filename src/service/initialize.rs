@@ -5,6 +5,7 @@
 //! its key; what may have made a transaction never leads to a second call. A process that dies in between leaves a row
 //! that counts as lost once the call must have ended.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -105,6 +106,7 @@ type Answer = Result<Started, NotStarted>;
 
 /// What the client SDK needs.
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the API")]
 struct Client<'a> {
     transaction_id: &'a str,
     transaction_url: Option<&'a str>,
@@ -169,7 +171,7 @@ impl Service {
         error: InitializeError,
         answer: oneshot::Sender<Answer>,
     ) {
-        self.report(account, ticket.id, &error);
+        Self::report(account, ticket.id, &error);
         let code = error.code().to_owned();
         let (end, error) = if matches!(error, InitializeError::Lost { .. }) {
             (End::Lost(&code), ticket.lost(&code))
@@ -268,14 +270,14 @@ impl Service {
     }
 
     fn callback(&self, account: &Account) -> Option<(Callback, TokenHash)> {
-        let Some(url) = account.reach.callback_url.clone() else {
-            account.unreachable.call_once(|| {
+        let Some(url) = account.starting.callback_url.clone() else {
+            if !account.starting.was_said.swap(true, Ordering::Relaxed) {
                 info!(
                     account = account.name,
                     "transactions are started without a CallbackUrl, so results come with the polls: set \
                      server.public_url to an https address where the provider reaches the public listener"
                 );
-            });
+            }
             return None;
         };
         let token = self.entropy.hex32();
@@ -290,7 +292,7 @@ impl Service {
         return_url: Option<&Url>,
     ) -> Result<Option<ReturnTo>, StoreError> {
         let Some(return_url) = return_url else { return Ok(None) };
-        let Some(url) = account.reach.returns_url.clone() else {
+        let Some(url) = account.starting.returns_url.clone() else {
             return Ok(Some(ReturnTo::Merchant(return_url.clone())));
         };
         let state = within(self.return_key()).await?.state(&account.name, id);
@@ -369,7 +371,7 @@ impl Service {
         }
     }
 
-    fn report(&self, account: &Account, id: Uuid, error: &InitializeError) {
+    fn report(account: &Account, id: Uuid, error: &InitializeError) {
         let outcome = match error {
             InitializeError::Refused { .. } => "refused",
             InitializeError::Throttled { .. } => "throttled",

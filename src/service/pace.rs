@@ -100,7 +100,7 @@ impl Service {
     /// that an account without open work is tried again too.
     pub async fn stand_in_line(&self, account: &Account) -> Result<(Slot, Standing), NoSlot> {
         let until = Instant::now() + IN_LINE;
-        let Ok(_turn) = tokio::time::timeout_at(until, account.line.lock()).await else {
+        let Ok(_turn) = tokio::time::timeout_at(until, account.starting.line.lock()).await else {
             return Err(NoSlot::Spent { retry_after: IN_LINE });
         };
         loop {

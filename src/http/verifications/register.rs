@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
     use crate::provider::{Answer, CheckRequest, Provider};
-    use crate::service::account::Reach;
+    use crate::service::account::Starting;
 
     #[test]
     fn compacting_keeps_texts_and_digits() {
@@ -277,9 +277,7 @@ mod tests {
             video_retention: Duration::from_secs(1),
             give_up_after: Duration::from_secs(1),
             callback_token: None,
-            reach: Reach::default(),
-            line: tokio::sync::Mutex::default(),
-            unreachable: std::sync::Once::new(),
+            starting: Starting::default(),
             provider: Arc::new(OneProduct),
         };
         let accounts = BTreeMap::from([("a".to_owned(), Arc::new(account))]);

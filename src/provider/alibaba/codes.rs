@@ -101,7 +101,7 @@ pub fn is_fault(code: &str) -> bool {
 }
 
 /// What does not look like a code is not repeated in errors and histories.
-pub fn is_usable(code: &str) -> bool {
+pub(super) fn is_usable(code: &str) -> bool {
     !code.is_empty()
         && code.len() <= 96
         && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':'))

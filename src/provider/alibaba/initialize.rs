@@ -120,7 +120,7 @@ fn interpret(called: Result<Called, NotCalled>) -> Result<Initialized, Initializ
             return Err(InitializeError::NotSent { code: error.code().to_owned() });
         }
         Err(NotCalled::Http(error)) => return Err(InitializeError::Lost { code: error.code().to_owned() }),
-        Err(NotCalled::Keys(error) | NotCalled::Time(error)) => return Err(before_the_operation(error)),
+        Err(NotCalled::Before(error)) => return Err(before_the_operation(error)),
         Err(NotCalled::Unreadable(answer)) => return Err(by_status(answer.status.as_u16())),
     };
     let code = called.reading.code.as_deref();
@@ -149,7 +149,7 @@ fn interpret(called: Result<Called, NotCalled>) -> Result<Initialized, Initializ
     }
 }
 
-/// No key, or a refused time: nothing was sent, or the gateway answers so before the operation runs.
+/// No key, or a refused time: the gateway answers so before the operation runs.
 fn before_the_operation(error: ProviderError) -> InitializeError {
     match error {
         ProviderError::Account { trouble, code } => InitializeError::Account { trouble, code },

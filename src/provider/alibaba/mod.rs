@@ -88,11 +88,9 @@ struct Called {
 
 /// Why there is no readable answer.
 enum NotCalled {
-    /// There is no key to sign with, so nothing was sent.
-    Keys(ProviderError),
     Http(HttpError),
-    /// The signed time is refused; whether the next attempt may work.
-    Time(ProviderError),
+    /// Nothing was done: there is no key, or the signed time is refused.
+    Before(ProviderError),
     Unreadable(HttpAnswer),
 }
 
@@ -100,7 +98,7 @@ impl From<NotCalled> for ProviderError {
     fn from(error: NotCalled) -> Self {
         match error {
             NotCalled::Http(error) => Self::Unavailable { code: error.code().to_owned(), reason: error.to_string() },
-            NotCalled::Keys(error) | NotCalled::Time(error) => error,
+            NotCalled::Before(error) => error,
             NotCalled::Unreadable(answer) => unreadable(&answer),
         }
     }
@@ -144,7 +142,7 @@ impl AlibabaClient {
         query: &[Parameter<'_>],
         form: &[Parameter<'_>],
     ) -> Result<Called, NotCalled> {
-        let key = self.keys.current().await.map_err(NotCalled::Keys)?;
+        let key = self.keys.current().await.map_err(NotCalled::Before)?;
         let correction = self.correction.load(Ordering::Relaxed);
         let time = self.clock.now() + TimeDelta::seconds(correction);
         let nonce = self.entropy.hex32();
@@ -161,7 +159,7 @@ impl AlibabaClient {
         };
         if reading.code.as_deref().is_some_and(codes::is_timestamp) {
             let code = reading.code.unwrap_or_default();
-            return Err(NotCalled::Time(self.correct_clock(answer.header("date"), correction, code)));
+            return Err(NotCalled::Before(self.correct_clock(answer.header("date"), correction, code)));
         }
         if reading.code.as_deref().is_some_and(codes::is_of_the_key) {
             self.keys.doubt(&key);

@@ -42,14 +42,13 @@ pub(super) fn prepare(mut members: Map<String, Value>, beside: Beside<'_>) -> Re
         wrong.push(WrongMember::new("bizId", message));
     }
     match members.get(H5) {
-        None => {}
         Some(Value::Object(h5)) if beside.has_return_url => {
             for name in WAYS_BACK.iter().chain([&STATE]).filter(|name| h5.contains_key(**name)) {
                 let message = "is set by Checkback where return_url is given";
                 wrong.push(WrongMember::new(format!("{H5}.{name}"), message));
             }
         }
-        Some(Value::Object(_)) => {}
+        None | Some(Value::Object(_)) => {}
         Some(_) => wrong.push(WrongMember::new(H5, "must be an object")),
     }
     if wrong.is_empty() { Ok(Prepared { members, product: None, expect_video: false }) } else { Err(wrong) }
@@ -72,14 +71,14 @@ fn body(request: &InitializeRequest) -> Vec<u8> {
 
 impl ZolozClient {
     pub(super) async fn start(&self, request: &InitializeRequest) -> Result<Initialized, InitializeError> {
-        let answer = self.gateway.send(PATH, Bytes::from(body(request))).await.map_err(not_called)?;
+        let answer = self.gateway.send(PATH, Bytes::from(body(request))).await.map_err(|error| not_called(&error))?;
         let opened = self.gateway.open(PATH, answer).map_err(not_opened)?;
         interpret(&opened)
     }
 }
 
 /// No whole answer came. Only where nothing was sent it is certain that nothing was made.
-fn not_called(error: ProviderError) -> InitializeError {
+fn not_called(error: &ProviderError) -> InitializeError {
     match error.code() {
         "connect_failed" | "request_signing" => InitializeError::NotSent { code: error.code().to_owned() },
         code => InitializeError::Lost { code: code.to_owned() },
@@ -208,9 +207,9 @@ mod tests {
     #[test]
     fn a_call_that_was_not_sent_is_not_lost() {
         let unavailable = |code: &str| ProviderError::Unavailable { code: code.to_owned(), reason: String::new() };
-        assert!(matches!(not_called(unavailable("connect_failed")), InitializeError::NotSent { .. }));
+        assert!(matches!(not_called(&unavailable("connect_failed")), InitializeError::NotSent { .. }));
         for code in ["timeout", "connection_broken", "body_too_large", "no_room"] {
-            assert!(matches!(not_called(unavailable(code)), InitializeError::Lost { .. }), "{code}");
+            assert!(matches!(not_called(&unavailable(code)), InitializeError::Lost { .. }), "{code}");
         }
         assert!(matches!(not_opened(unavailable("http_302")), InitializeError::NotSent { .. }));
         for code in ["http_500", "html_answer", "signature_missing"] {
