@@ -154,3 +154,36 @@ fn invitation(stage: &Stage) -> String {
          -d '{{\"account\":\"{ZOLOZ}\",\"initialize\":{{\"metaInfo\":\"MOB_H5\",\"userId\":\"u-1\"}}}}'\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::board::as_expected;
+    use super::*;
+
+    fn good() -> (Vec<Case>, State) {
+        let cases = cases();
+        let seen = cases.iter().map(as_expected).collect();
+        (cases, State { scene: String::new(), seen })
+    }
+
+    #[test]
+    fn a_verdict_that_differs_is_wrong_whichever_case_it_is() {
+        let (cases, state) = good();
+        assert!(wrong(&cases, &state).is_empty());
+        for (n, case) in cases.iter().enumerate() {
+            let mut state = state.clone();
+            "expired?".clone_into(&mut state.seen[n].status);
+            let lines = wrong(&cases, &state);
+            assert_eq!(lines.len(), 1, "{}", case.name);
+            assert!(lines[0].contains(case.name) && lines[0].contains("got expired?"), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_is_failing_is_named_with_its_reason() {
+        let (cases, state) = good();
+        let lines = trouble(&cases, &state);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("zoloz-id") && lines[0].contains("bad_signature"), "{lines:?}");
+    }
+}
