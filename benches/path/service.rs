@@ -16,7 +16,7 @@ use checkback::provider::alibaba::endpoint::Endpoint;
 use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use checkback::provider::http::{HttpClient, HttpSettings};
 use checkback::service::Service;
-use checkback::service::account::Account;
+use checkback::service::account::{Account, Starting};
 use checkback::store::{Registered, Store};
 use checkback::telemetry;
 use chrono::TimeDelta;
@@ -58,6 +58,7 @@ impl Bench {
             video_retention: Duration::from_mins(30),
             give_up_after: Duration::from_hours(24),
             callback_token: None,
+            starting: Starting::default(),
             provider: Arc::new(provider),
         };
         let store = Store::new(world.options(), 16);

@@ -65,7 +65,7 @@ async fn object(headers: &HeaderMap, content: axum::body::Body) -> Result<Given,
     let read = |whole: &RawValue| serde_json::from_str::<Given>(whole.get());
     // Only pictures need so much room.
     let may_be_large = |whole: &RawValue| read(whole).is_ok_and(|given| is_given(&given, "initialize"));
-    let whole: Box<RawValue> = body::large_json(headers, content, |whole| may_be_large(whole))
+    let whole = body::large_json(headers, content, may_be_large)
         .await?
         .ok_or_else(|| Problem::body_malformed("The body is empty. Send a JSON object."))?;
     read(&whole).map_err(|_| Problem::body_invalid(vec![FieldError::new("", "the body must be an object")]))
