@@ -183,13 +183,12 @@ fn tamper(body: &mut [u8]) {
     let is_json = body.starts_with(b"{");
     let (mut inside, mut escaped) = (!is_json, false);
     for (at, byte) in body.iter_mut().enumerate() {
-        let changed = *byte ^ 1;
         match *byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => inside = !inside,
-            old if inside && at >= middle && old.is_ascii_alphanumeric() && changed.is_ascii_alphanumeric() => {
-                *byte = changed;
+            old if inside && at >= middle && old.is_ascii_alphanumeric() => {
+                *byte = if old == b'A' { b'B' } else { b'A' };
                 return;
             }
             _ => {}
