@@ -1,27 +1,36 @@
 //! What it costs to sign a request and to check an answer, for both providers, and what a large answer costs in time
 //! and memory.
 //!
-//! `cargo bench --bench signing` prints a table; `--seconds N` sets the length of each measurement (1). No network is
-//! involved, and one thread does all the work, so a figure is what one call costs.
+//! `cargo bench --bench signing` prints a table; `--seconds N` sets the length of each measurement (1). For the times no
+//! network is involved, and one thread does all the work, so a figure is what one call costs. Memory is that of another
+//! process, which asks over loopback as the service would.
+
+#![expect(clippy::cast_precision_loss, reason = "sizes are far below where a float loses them")]
 
 use std::hint::black_box;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use checkback::clock::Clock;
+use checkback::domain::Outcome;
 use checkback::entropy::Entropy;
 use checkback::provider::alibaba::credentials::Credentials;
 use checkback::provider::alibaba::sign::{Acs3Request, Signer, timestamp};
-use checkback::provider::http::HttpAnswer;
+use checkback::provider::http::{HttpAnswer, HttpClient, HttpSettings};
+use checkback::provider::zoloz::ZolozClient;
 use checkback::provider::zoloz::answer::{self, Auth};
+use checkback::provider::zoloz::gateway::ZolozSettings;
 use checkback::provider::zoloz::keys::{MerchantKey, ZolozKey};
 use checkback::provider::zoloz::products::Product;
 use checkback::provider::zoloz::sign::{self, AccessKey, Content};
 use checkback::provider::zoloz::{cipher, outcome};
+use checkback::provider::{CheckRequest, Provider};
 use chrono::TimeDelta;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
@@ -130,7 +139,13 @@ fn open(auth: &Auth, entropy: &Entropy, answer: HttpAnswer) -> Bytes {
     answer::read(auth, entropy, answer).expect("the answer can be read")
 }
 
-fn main() {
+fn main() -> anyhow::Result<()> {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, address, count] = &given[..]
+        && flag == "--ask"
+    {
+        return ask(address, count.parse()?);
+    }
     let mut arguments = std::env::args().skip_while(|argument| argument != "--seconds").skip(1);
     let seconds = arguments.next().and_then(|seconds| seconds.parse().ok()).unwrap_or(1);
     let mut table = Table::new();
@@ -143,7 +158,7 @@ fn main() {
     zoloz(&mut bench, &rsa, &aksk);
     large(&mut bench, &rsa, &aksk);
     line(&bench.table.to_string());
-    memory(&rsa);
+    memory()
 }
 
 fn alibaba(bench: &mut Bench) {
@@ -207,23 +222,66 @@ fn large(bench: &mut Bench, rsa: &Auth, aksk: &Auth) {
     });
 }
 
-/// How much the process grows at most while it reads one large answer, its body included.
-fn memory(rsa: &Auth) {
-    let made = Made::encrypted(&answer_json(LARGE));
-    let wire = made.body.len();
-    // Writing 5 makes the kernel forget the highest use so far.
-    if std::fs::write("/proc/self/clear_refs", "5").is_err() {
-        return line("\nMemory is measured on Linux alone.");
+/// What a process of its own comes to that asks for large answers, one alone and many at once, over HTTP.
+fn memory() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let json = answer_json(LARGE);
+    for (kind, made) in [("plain", Made::rsa(json.clone())), ("encrypted", Made::encrypted(&json))] {
+        let wire = made.body.len() >> 10;
+        let address = runtime.block_on(provider(made))?;
+        for count in [1, 200] {
+            let child = std::process::Command::new(std::env::current_exe()?)
+                .args(["--ask", &address.to_string(), &count.to_string()])
+                .output()?;
+            let said = String::from_utf8_lossy(&child.stdout).into_owned();
+            anyhow::ensure!(child.status.success(), "the asking process failed: {said}");
+            let mut figures = said.split_whitespace().filter_map(|figure| figure.parse::<usize>().ok());
+            let (Some(before), Some(highest)) = (figures.next(), figures.next()) else {
+                line("Memory is measured on Linux alone.");
+                return Ok(());
+            };
+            let growth = highest.saturating_sub(before);
+            line(&format!(
+                "{count} {kind} answer(s) of 8 MB at once ({wire} KiB each on the wire): the process grows by {growth} KiB \
+                 ({:.2} × one) to {} MiB",
+                growth as f64 / wire as f64,
+                highest >> 10
+            ));
+        }
     }
+    Ok(())
+}
+
+/// Answers every call with the same bytes: a signature names no transaction.
+#[expect(clippy::disallowed_methods, reason = "it ends with the benchmark")]
+async fn provider(made: Made) -> anyhow::Result<SocketAddr> {
+    let answer = move || std::future::ready((made.headers.clone(), made.body.clone()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(address)
+}
+
+/// Asks `count` times at once, as the service does; prints what the process held before and at most, in KiB.
+fn ask(address: &str, count: usize) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let settings = ZolozSettings {
+        endpoint: format!("http://{address}").parse()?,
+        client_id: CLIENT.to_owned(),
+        auth: Auth::Rsa { merchant: Box::new(private("merchant")), zoloz: Box::new(public("zoloz")), encrypt: true },
+    };
+    let http = HttpClient::new(HttpSettings::default())?;
+    let client = ZolozClient::new(settings, http, Clock::system(TimeDelta::zero()), Entropy::system());
+    let request =
+        CheckRequest { transaction_id: "G0066".to_owned(), merchant_biz_id: "e0c34a77".to_owned(), product: None };
     let before = status("VmRSS:");
-    let finished = outcome::interpret(Product::Connect, &open(rsa, &Entropy::system(), made.answer())).is_ok();
-    let growth = status("VmHWM:").saturating_sub(before);
-    let wire = wire >> 10;
-    line(&format!(
-        "\nReading an encrypted answer of 8 MB ({wire} KiB on the wire) took {growth} KiB at most: {}% of its size \
-         (read: {finished}).",
-        growth * 100 / wire.max(1)
-    ));
+    let outcomes = runtime.block_on(join_all((0..count).map(|_| client.check_result(&request))));
+    for outcome in outcomes {
+        anyhow::ensure!(matches!(outcome, Ok(Outcome::Finished(_))), "{outcome:?}");
+    }
+    line(&format!("{before} {}", status("VmHWM:")));
+    Ok(())
 }
 
 /// A line of the process's status, in KiB.

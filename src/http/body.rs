@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::Problem;
 
@@ -41,13 +42,13 @@ pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Resul
 }
 
 /// The same, where `may_be_large` says whether a body over [`MOST_BYTES`] is one of those that may.
-pub async fn large_json<T: DeserializeOwned>(
+pub async fn large_json(
     headers: &HeaderMap,
     body: Body,
-    may_be_large: impl FnOnce(&T) -> bool,
-) -> Result<Option<T>, Problem> {
+    may_be_large: impl FnOnce(&RawValue) -> bool,
+) -> Result<Option<Box<RawValue>>, Problem> {
     let bytes = read_up_to(MOST_LARGE_BYTES, headers, body).await?;
-    let parsed = parse(headers, &bytes);
+    let parsed: Result<Option<Box<RawValue>>, _> = parse(headers, &bytes);
     if bytes.len() > MOST_BYTES && !matches!(&parsed, Ok(Some(parsed)) if may_be_large(parsed)) {
         return Err(Problem::body_too_large());
     }

@@ -64,7 +64,7 @@ fn is_given(given: &Given, name: &str) -> bool {
 async fn object(headers: &HeaderMap, content: axum::body::Body) -> Result<Given, Problem> {
     let read = |whole: &RawValue| serde_json::from_str::<Given>(whole.get());
     // Only pictures need so much room.
-    let may_be_large = |whole: &Box<RawValue>| read(whole).is_ok_and(|given| is_given(&given, "initialize"));
+    let may_be_large = |whole: &RawValue| read(whole).is_ok_and(|given| is_given(&given, "initialize"));
     let whole = body::large_json(headers, content, may_be_large)
         .await?
         .ok_or_else(|| Problem::body_malformed("The body is empty. Send a JSON object."))?;

@@ -244,12 +244,11 @@ mod tests {
 
     fn ended(status: u16, body: &str) -> String {
         let body = bytes::Bytes::from(body.to_owned());
-        let called = match wire::read(&body) {
-            Ok(reading) => Ok(Called { status, retry_after: None, reading, body }),
-            Err(_) => {
-                let status = StatusCode::from_u16(status).unwrap();
-                Err(NotCalled::Unreadable(HttpAnswer::new(status, HeaderMap::new(), body)))
-            }
+        let called = if let Ok(reading) = wire::read(&body) {
+            Ok(Called { status, retry_after: None, reading, body })
+        } else {
+            let status = StatusCode::from_u16(status).unwrap();
+            Err(NotCalled::Unreadable(HttpAnswer::new(status, HeaderMap::new(), body)))
         };
         match interpret(called) {
             Ok(made) => format!("made {}", made.transaction_id),

@@ -20,10 +20,8 @@ async fn service() -> TestApp {
         "zoloz_public_key": credentials.zoloz_public_key,
     });
     // Texts and numbers of JSON are those of TOML too.
-    let mut more = format!("[accounts.{NAME}]\n");
-    for (name, value) in account.as_object().unwrap() {
-        more.push_str(&format!("{name} = {value}\n"));
-    }
+    let lines = account.as_object().unwrap().iter().map(|(name, value)| format!("{name} = {value}"));
+    let more = std::iter::once(format!("[accounts.{NAME}]")).chain(lines).collect::<Vec<_>>().join("\n");
     TestApp::with(Setup {
         server: format!("public_url = \"{PUBLIC}\""),
         more,

@@ -58,15 +58,14 @@ impl TestDatabase {
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.expect("an administrator may do this");
         // Only now nobody comes in any more, but for those who were at the door: until none is left.
         let throw_out = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1";
-        while !reachable {
-            let found: i64 = sqlx::query_scalar(throw_out)
+        let mut is_empty = reachable;
+        while !is_empty {
+            let left: i64 = sqlx::query_scalar(throw_out)
                 .bind(name)
                 .fetch_one(&mut connection)
                 .await
                 .expect("an administrator may");
-            if found == 0 {
-                return;
-            }
+            is_empty = left == 0;
         }
     }
 
