@@ -23,7 +23,7 @@ const TOKEN: &str = "7ca5c68d869344ea8eeb30cdfd544544";
 /// Registered before an acknowledgement is measured: no measurement comes to the end of them.
 pub const ENOUGH: usize = 400_000;
 /// As many as a process remembers, about.
-pub const SOME: usize = 60_000;
+pub const SOME: usize = 30_000;
 
 /// A registered verification.
 pub struct Known {
