@@ -157,6 +157,9 @@ impl App {
         if accounts.is_empty() {
             warn!("no account is configured: nothing can be registered yet (see [accounts.…] in the configuration)");
         }
+        // Before anything runs: a start that fails must leave nothing running.
+        let public = bind(config.server.public_listen, "server.public_listen").await?;
+        let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let (queues, listeners) = (Tasks::new(), Tasks::new());
         let service = Service::new(store, options.clock, options.entropy, accounts, &queues);
         if let Some(keys) = chain {
@@ -177,8 +180,6 @@ impl App {
             metrics,
             tasks: listeners.clone(),
         });
-        let public = bind(config.server.public_listen, "server.public_listen").await?;
-        let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let app = Self {
             public: public.local_addr()?,
             internal: internal.local_addr()?,

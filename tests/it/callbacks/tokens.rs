@@ -1,8 +1,14 @@
 use std::time::Duration;
 
+use checkback::clock::Clock;
+use checkback::domain::{TokenHash, VerificationId};
 use checkback::simulator::CreateTransaction;
+use checkback::store::{AccountToken, Arrival, Arrived, NewVerification, Store};
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
 
 use super::*;
+use crate::support::database::database;
 
 #[tokio::test]
 async fn a_wrong_or_missing_token_changes_nothing() {
@@ -106,4 +112,70 @@ async fn the_right_token_starts_the_deadlines_and_repeats_do_not_move_them() {
     assert_eq!(callbacks(&test, &id).await.len(), 2);
     let again = test.verification(&id).await;
     assert_eq!((&again["deadlines"], &again["callback_at"]), (&first["deadlines"], &first["callback_at"]));
+}
+
+/// An arrival for each worth that a token can have, at each kind of registration.
+fn arrivals(at: DateTime<Utc>) -> Vec<Arrival> {
+    let tokens = [None, Some(TokenHash::of("own")), Some(TokenHash::of("account")), Some(TokenHash::of("other"))];
+    let mut arrivals = Vec::new();
+    for transaction_id in ["own", "plain", "video", "nobody's"] {
+        for (token, account_token) in tokens.into_iter().flat_map(|token| {
+            [AccountToken::Unset, AccountToken::Right, AccountToken::Wrong].map(|account_token| (token, account_token))
+        }) {
+            arrivals.push(Arrival {
+                account: ACCOUNT.to_owned(),
+                transaction_id: transaction_id.to_owned(),
+                token,
+                account_token,
+                passed: Some("Y".to_owned()),
+                sub_code: None,
+                at,
+            });
+        }
+    }
+    arrivals
+}
+
+#[tokio::test]
+async fn a_process_that_did_not_register_them_judges_callbacks_like_the_one_that_did() {
+    let database = database().await;
+    let (here, elsewhere) = (Store::new(database.options(), 2), Store::new(database.options(), 2));
+    let now = Clock::system(TimeDelta::zero()).now();
+    for (n, (transaction_id, token, expect_video)) in
+        [("own", Some("own"), false), ("plain", None, false), ("video", Some("own"), true)].into_iter().enumerate()
+    {
+        let new = NewVerification {
+            id: VerificationId(Uuid::from_u128(n as u128 + 1)),
+            account: ACCOUNT.to_owned(),
+            transaction_id: transaction_id.to_owned(),
+            merchant_biz_id: None,
+            fresh_merchant_biz_id: "biz".to_owned(),
+            product: None,
+            expect_video: Some(expect_video),
+            return_url: None,
+            callback_token: token.map(TokenHash::of),
+            metadata: None,
+            registered_at: now,
+            due_at: now,
+            initialized: false,
+        };
+        here.register(&new).await.unwrap();
+    }
+    let pool = database.pool().await;
+    let rows = "SELECT json_agg(row_to_json(r))::text
+        FROM (SELECT verification_id, account, lane, at, kind, authenticated, detail::text FROM hints
+            ORDER BY hint_id) r";
+    let (arrivals, mut judged) = (arrivals(now), Vec::new());
+    // The third time the other one has met them too.
+    for store in [&here, &elsewhere, &elsewhere] {
+        sqlx::raw_sql("DELETE FROM hints; DELETE FROM unmatched_callbacks").execute(&pool).await.unwrap();
+        let (arrived, _) = store.accept_callbacks(&arrivals).await.unwrap();
+        let stored: String = sqlx::query_scalar(rows).fetch_one(&pool).await.unwrap();
+        judged.push((arrived, stored));
+    }
+    for outcome in [Arrived::Accepted, Arrived::TokenMismatch, Arrived::Unmatched, Arrived::Unknown] {
+        assert!(judged[0].0.contains(&outcome), "{outcome:?}");
+    }
+    assert_eq!(judged[0], judged[1]);
+    assert_eq!(judged[1], judged[2]);
 }
