@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench path` prints tables with the limits (bare axum, `pgbench`) beside ours, and the ratios that
 //! matter. Absolute figures move with the machine; ratios of one run hold. Arguments pick sections: `limits`, `ack`,
-//! `path`, `slow-disk`, `process`; `--seconds N` sets the length of each measurement and `--connections N` picks one number
-//! of connections.
+//! `path`, `slow-disk`, `process`; `--seconds N` sets the length of each measurement, `--connections N` picks one number
+//! of connections, and `--pool N` sets how many the service may open to the database (16).
 
 #![expect(
     clippy::cast_precision_loss,
@@ -32,16 +32,18 @@ struct Wanted {
     sections: Vec<String>,
     connections: Vec<usize>,
     seconds: u64,
+    pool: u32,
 }
 
 impl Wanted {
     fn from_arguments() -> Result<Self> {
-        let mut wanted = Self { sections: Vec::new(), connections: Vec::new(), seconds: 5 };
+        let mut wanted = Self { sections: Vec::new(), connections: Vec::new(), seconds: 5, pool: 16 };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--seconds" => wanted.seconds = arguments.next().unwrap_or_default().parse()?,
                 "--connections" => wanted.connections.push(arguments.next().unwrap_or_default().parse()?),
+                "--pool" => wanted.pool = arguments.next().unwrap_or_default().parse()?,
                 // Cargo adds it.
                 "--bench" => {}
                 section => wanted.sections.push(section.to_owned()),
@@ -93,16 +95,16 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
         let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world::requests(0))?;
         let pgbench = world.pgbench(connections, wanted.seconds).await?;
         world.register_elsewhere(world::ENOUGH).await?;
-        let without = service::Bench::start(&world, false).await?;
+        let without = service::Bench::start(&world, wanted.pool, false).await?;
         let looked_up = load::closed(without.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
         without.stop().await;
         world.clear().await?;
-        let without = service::Bench::start(&world, false).await?;
+        let without = service::Bench::start(&world, wanted.pool, false).await?;
         without.register(&world, world::SOME).await?;
         let alone = load::all(without.public, connections, &world::requests(world::SOME))?;
         without.stop().await;
         world.clear().await?;
-        let with = service::Bench::start(&world, true).await?;
+        let with = service::Bench::start(&world, wanted.pool, true).await?;
         with.register(&world, world::SOME).await?;
         let worked_in = load::all(with.public, connections, &world::requests(world::SOME))?;
         with.stop().await;
@@ -123,7 +125,7 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
 async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     section("Callback to verdict");
     let world = World::start(settings).await?;
-    let bench = service::Bench::start(&world, true).await?;
+    let bench = service::Bench::start(&world, wanted.pool, true).await?;
     bench.warm_up(&world).await?;
     let paced = bench.register(&world, 500 * usize::try_from(wanted.seconds)?).await?;
     let delays = load::paced(&bench, &paced, 500).await?;
@@ -132,7 +134,7 @@ async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     world.clear().await?;
     for connections in [64, 256] {
         let count = 50_000;
-        let bench = service::Bench::start(&world, true).await?;
+        let bench = service::Bench::start(&world, wanted.pool, true).await?;
         bench.register(&world, count).await?;
         let requests = world::requests(count);
         let full = load::all(bench.public, connections, &requests)?;

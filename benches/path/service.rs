@@ -38,7 +38,7 @@ pub struct Bench {
 
 impl Bench {
     /// With the engine, callbacks are worked in and checked while they come; without, they are acknowledged only.
-    pub async fn start(world: &World, with_engine: bool) -> Result<Self> {
+    pub async fn start(world: &World, pool: u32, with_engine: bool) -> Result<Self> {
         let (clock, entropy) = (Clock::system(TimeDelta::zero()), Entropy::system());
         let provider = AlibabaClient::new(
             AlibabaSettings {
@@ -61,7 +61,7 @@ impl Bench {
             starting: Starting::default(),
             provider: Arc::new(provider),
         };
-        let store = Store::new(world.options(), 16);
+        let store = Store::new(world.options(), pool);
         let (listeners, queues) = (Tasks::new(), Tasks::new());
         let service = Service::new(store, clock, entropy, vec![account], &queues);
         let engine = with_engine.then(|| Engine::start(service.clone()));
