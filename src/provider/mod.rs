@@ -9,9 +9,11 @@ pub mod initialize;
 pub mod parts;
 pub mod zoloz;
 
+use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 
+use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde_json::{Map, Value};
 
 use crate::domain::{Outcome, ProviderError};
@@ -50,4 +52,21 @@ pub trait Provider: Send + Sync {
     fn check_product(&self, _product: Option<&str>) -> Result<(), &'static str> {
         Ok(())
     }
+}
+
+/// `YYYY-MM-DDThh:mm:ss` and `zone`, the form of UTC that the provider wants after it.
+fn utc_seconds(time: DateTime<Utc>, zone: &str) -> String {
+    let mut text = String::with_capacity(24);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{zone}",
+        time.year(),
+        time.month(),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    );
+    text
 }

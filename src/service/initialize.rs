@@ -27,7 +27,8 @@ use crate::domain::schedule::FIRST_POLL;
 use crate::domain::{TokenHash, VerificationId};
 use crate::provider::initialize::{Callback, InitializeRequest, Initialized, ReturnTo};
 use crate::store::{
-    Initialization, InitializationState, NewInitialization, NewVerification, Registered, Standing, StoreError,
+    Initialization, InitializationEnd, InitializationState, NewInitialization, NewVerification, Registered, Standing,
+    StoreError,
 };
 
 pub use crate::provider::initialize::{Beside, InitializeError, Prepared, WrongMember};
@@ -151,7 +152,7 @@ impl Service {
             Err(NoCall::Known(known)) => return drop(answer.send(known)),
             Err(NoCall::Unsent { id, error }) => {
                 drop(answer.send(Err(error)));
-                return self.settle(id, End::Refused("not_sent")).await;
+                return self.settle(id, InitializationEnd::Refused("not_sent")).await;
             }
         };
         let result = account.provider.initialize(&call.request).await;
@@ -174,9 +175,9 @@ impl Service {
         Self::report(account, ticket.id, &error);
         let code = error.code().to_owned();
         let (end, error) = if matches!(error, InitializeError::Lost { .. }) {
-            (End::Lost(&code), ticket.lost(&code))
+            (InitializationEnd::Lost(&code), ticket.lost(&code))
         } else {
-            (End::Refused(&code), NotStarted::Provider(error))
+            (InitializationEnd::Refused(&code), NotStarted::Provider(error))
         };
         // First the row, then the answer: who repeats at once meets it.
         let settled = self.try_to_settle(ticket.id, end).await;
@@ -335,7 +336,7 @@ impl Service {
                     if let Some(answer) = answer {
                         drop(answer.send(Err(ticket.lost("transaction_registered"))));
                     }
-                    return self.settle(ticket.id, End::Lost("transaction_registered")).await;
+                    return self.settle(ticket.id, InitializationEnd::Lost("transaction_registered")).await;
                 }
                 Err(error) if error.is_unavailable() && begun.elapsed() < STORE_FOR => {
                     if begun.elapsed() >= STORED_WITHIN
@@ -388,16 +389,12 @@ impl Service {
         }
     }
 
-    async fn try_to_settle(&self, id: Uuid, end: End<'_>) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        match end {
-            End::Refused(code) => within(self.store.refuse_initialization(id, code, now)).await,
-            End::Lost(code) => within(self.store.lose_initialization(id, code, now)).await,
-        }
+    async fn try_to_settle(&self, id: Uuid, end: InitializationEnd<'_>) -> Result<(), StoreError> {
+        within(self.store.end_initialization(id, end, self.clock.now())).await
     }
 
     /// Stores how a call ended. Where that fails for long, the row counts as lost.
-    async fn settle(&self, id: Uuid, end: End<'_>) {
+    async fn settle(&self, id: Uuid, end: InitializationEnd<'_>) {
         let begun = Instant::now();
         while let Err(error) = self.try_to_settle(id, end).await {
             if !error.is_unavailable() || begun.elapsed() > SETTLE_FOR {
@@ -435,12 +432,6 @@ impl From<StoreError> for NoCall {
     fn from(error: StoreError) -> Self {
         Self::Known(Err(error.into()))
     }
-}
-
-#[derive(Clone, Copy)]
-enum End<'a> {
-    Refused(&'a str),
-    Lost(&'a str),
 }
 
 fn effect(result: &Result<Initialized, InitializeError>) -> AccountEffect {

@@ -67,6 +67,39 @@ pub struct Recorded {
     pub again: bool,
 }
 
+/// What both statements about final checks take, one array for each column.
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    tokens: Vec<Uuid>,
+    statuses: Vec<&'a str>,
+    sub_codes: Vec<Option<&'a str>>,
+    reasons: Vec<&'a str>,
+    scores: Vec<&'a str>,
+    signals: Vec<&'a str>,
+    answers: Vec<Option<&'a str>>,
+    errors: Vec<Option<&'a str>>,
+    details: Vec<Option<&'a str>>,
+    times: Vec<DateTime<Utc>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(checks: &[&'a CheckedFinal]) -> Self {
+        Self {
+            ids: checks.iter().map(|check| check.id.0).collect(),
+            tokens: checks.iter().map(|check| check.token).collect(),
+            statuses: checks.iter().map(|check| check.status.as_str()).collect(),
+            sub_codes: checks.iter().map(|check| check.sub_code.as_deref()).collect(),
+            reasons: checks.iter().map(|check| check.reason.as_str()).collect(),
+            scores: checks.iter().map(|check| check.scores.as_str()).collect(),
+            signals: checks.iter().map(|check| check.signals.as_str()).collect(),
+            answers: checks.iter().map(|check| check.answer.as_deref()).collect(),
+            errors: checks.iter().map(|check| check.last_error.as_deref()).collect(),
+            details: checks.iter().map(|check| check.check_detail.as_deref()).collect(),
+            times: checks.iter().map(|check| check.at).collect(),
+        }
+    }
+}
+
 fn integer(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
@@ -88,17 +121,7 @@ impl Store {
 
     /// Stores results of verifications that had none.
     async fn record_first_results(&self, checks: &[&CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
-        let ids: Vec<Uuid> = checks.iter().map(|check| check.id.0).collect();
-        let tokens: Vec<Uuid> = checks.iter().map(|check| check.token).collect();
-        let statuses: Vec<&str> = checks.iter().map(|check| check.status.as_str()).collect();
-        let sub_codes: Vec<Option<&str>> = checks.iter().map(|check| check.sub_code.as_deref()).collect();
-        let reasons: Vec<&str> = checks.iter().map(|check| check.reason.as_str()).collect();
-        let scores: Vec<&str> = checks.iter().map(|check| check.scores.as_str()).collect();
-        let signals: Vec<&str> = checks.iter().map(|check| check.signals.as_str()).collect();
-        let answers: Vec<Option<&str>> = checks.iter().map(|check| check.answer.as_deref()).collect();
-        let errors: Vec<Option<&str>> = checks.iter().map(|check| check.last_error.as_deref()).collect();
-        let details: Vec<Option<&str>> = checks.iter().map(|check| check.check_detail.as_deref()).collect();
-        let times: Vec<DateTime<Utc>> = checks.iter().map(|check| check.at).collect();
+        let columns = Columns::of(checks);
         let rows = sqlx::query!(
             r#"-- record_first_results
             WITH done AS MATERIALIZED (
@@ -136,17 +159,17 @@ impl Store {
             )
             SELECT verification_id AS "verification_id!", callback_at
             FROM done"#,
-            &ids,
-            &tokens,
-            &statuses as _,
-            &sub_codes as _,
-            &reasons as _,
-            &scores as _,
-            &signals as _,
-            &answers as _,
-            &errors as _,
-            &details as _,
-            &times,
+            &columns.ids,
+            &columns.tokens,
+            &columns.statuses as _,
+            &columns.sub_codes as _,
+            &columns.reasons as _,
+            &columns.scores as _,
+            &columns.signals as _,
+            &columns.answers as _,
+            &columns.errors as _,
+            &columns.details as _,
+            &columns.times,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -163,17 +186,7 @@ impl Store {
 
     /// Stores what may meet an earlier verdict, or come too early to be one.
     async fn record_rare_finals(&self, checks: &[&CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
-        let ids: Vec<Uuid> = checks.iter().map(|check| check.id.0).collect();
-        let tokens: Vec<Uuid> = checks.iter().map(|check| check.token).collect();
-        let statuses: Vec<&str> = checks.iter().map(|check| check.status.as_str()).collect();
-        let sub_codes: Vec<Option<&str>> = checks.iter().map(|check| check.sub_code.as_deref()).collect();
-        let reasons: Vec<&str> = checks.iter().map(|check| check.reason.as_str()).collect();
-        let scores: Vec<&str> = checks.iter().map(|check| check.scores.as_str()).collect();
-        let signals: Vec<&str> = checks.iter().map(|check| check.signals.as_str()).collect();
-        let answers: Vec<Option<&str>> = checks.iter().map(|check| check.answer.as_deref()).collect();
-        let errors: Vec<Option<&str>> = checks.iter().map(|check| check.last_error.as_deref()).collect();
-        let details: Vec<Option<&str>> = checks.iter().map(|check| check.check_detail.as_deref()).collect();
-        let times: Vec<DateTime<Utc>> = checks.iter().map(|check| check.at).collect();
+        let columns = Columns::of(checks);
         let replaces: Vec<bool> = checks.iter().map(|check| check.replaces).collect();
         let rows = sqlx::query!(
             r#"-- record_rare_finals
@@ -274,17 +287,17 @@ impl Store {
             UNION ALL
             SELECT verification_id, NULL, NULL, true
             FROM reopened"#,
-            &ids,
-            &tokens,
-            &statuses as _,
-            &sub_codes as _,
-            &reasons as _,
-            &scores as _,
-            &signals as _,
-            &answers as _,
-            &errors as _,
-            &details as _,
-            &times,
+            &columns.ids,
+            &columns.tokens,
+            &columns.statuses as _,
+            &columns.sub_codes as _,
+            &columns.reasons as _,
+            &columns.scores as _,
+            &columns.signals as _,
+            &columns.answers as _,
+            &columns.errors as _,
+            &columns.details as _,
+            &columns.times,
             &replaces,
         )
         .fetch_all(&self.pool)

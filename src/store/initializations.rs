@@ -36,6 +36,15 @@ pub enum InitializationState {
     Lost { code: String },
 }
 
+/// How a call ended that brought no verification: the provider's code, or ours in lower case.
+#[derive(Clone, Copy)]
+pub enum InitializationEnd<'a> {
+    /// It made nothing: its key is free again.
+    Refused(&'a str),
+    /// Nobody knows what became of it.
+    Lost(&'a str),
+}
+
 impl Store {
     /// What stands under the key, unless it is known to have made nothing.
     pub async fn initialization(&self, account: &str, key: &str) -> Result<Option<Initialization>, StoreError> {
@@ -121,15 +130,25 @@ impl Store {
         Ok(registered)
     }
 
-    /// Records that the call made nothing: its key is free again.
-    pub async fn refuse_initialization(&self, id: Uuid, code: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+    /// Records that the call brought no verification.
+    pub async fn end_initialization(
+        &self,
+        id: Uuid,
+        end: InitializationEnd<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let (state, code) = match end {
+            InitializationEnd::Refused(code) => ("refused", code),
+            InitializationEnd::Lost(code) => ("lost", code),
+        };
         sqlx::query!(
-            "-- refuse_initialization
+            "-- end_initialization
             UPDATE initializations
-            SET state = 'refused', code = $2, finished_at = $3
+            SET state = $2, code = $3, finished_at = $4
             WHERE initialization_id = $1
             AND state = 'started'",
             id,
+            state,
             code,
             now
         )
@@ -138,24 +157,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records that nobody knows what became of the call.
-    pub async fn lose_initialization(&self, id: Uuid, code: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        sqlx::query!(
-            "-- lose_initialization
-            UPDATE initializations
-            SET state = 'lost', code = $2, finished_at = $3
-            WHERE initialization_id = $1
-            AND state = 'started'",
-            id,
-            code,
-            now
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// Records the same of all calls that began before `before` and never ended; returns their accounts.
+    /// Records all calls as lost that began before `before` and never ended; returns their accounts.
     pub async fn lose_unfinished_initializations(
         &self,
         before: DateTime<Utc>,

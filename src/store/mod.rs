@@ -34,7 +34,7 @@ pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
-pub use initializations::{Initialization, InitializationState, NewInitialization};
+pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
 pub use returns::Returned;

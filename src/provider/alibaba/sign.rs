@@ -4,11 +4,9 @@
 //! What is signed here is exactly what is sent: the query and the `Authorization` returned go onto the wire as
 //! they are. Rules: Alibaba Cloud, "V3 request body & signature" and "V2 RPC-style request & signature".
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret;
@@ -16,6 +14,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::credentials::Credentials;
+use crate::provider::utc_seconds;
 
 pub const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 
@@ -182,19 +181,7 @@ impl Signer {
 
 /// `YYYY-MM-DDThh:mm:ssZ`, as both signatures want it.
 pub fn timestamp(time: DateTime<Utc>) -> String {
-    let mut text = String::with_capacity(20);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        time.year(),
-        time.month(),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    );
-    text
+    utc_seconds(time, "Z")
 }
 
 /// `name=value` pairs as sent in a query or a form body.

@@ -4,7 +4,6 @@
 //! large body is not copied. Requests and answers are signed alike; an answer counts with the path of its request.
 
 use std::fmt;
-use std::fmt::Write;
 
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use aws_lc_rs::error::Unspecified;
@@ -12,13 +11,14 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
 use super::keys::{MerchantKey, ZolozKey};
+use crate::provider::utc_seconds;
 
 const RSA256: &str = "RSA256";
 /// What Base64 has and a value in a list must not.
@@ -166,19 +166,7 @@ impl AccessKey {
 
 /// `yyyy-MM-ddTHH:mm:ss+0000`.
 pub fn wire_time(time: DateTime<Utc>) -> String {
-    let mut text = String::with_capacity(24);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}+0000",
-        time.year(),
-        time.month(),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    );
-    text
+    utc_seconds(time, "+0000")
 }
 
 #[cfg(test)]
