@@ -33,9 +33,9 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     let mut failures = 0;
     loop {
         let more = match steps::take_hints(&service).await {
-            Ok(more) => {
+            Ok(taken) => {
                 failures = 0;
-                more
+                steps::is_full(&taken)
             }
             // Not for ever: a database that is down must not be asked without a pause.
             Err(error) if error.is_transient() && failures < TRIES_AT_ONCE => {

@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// How many hints are worked in by one statement.
-const HINTS: i64 = 256;
+const HINTS: usize = 256;
 
 /// How many verifications are ended together when their deadlines are over.
 const MOST_OVERDUE: i64 = 128;
@@ -32,11 +32,17 @@ const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
 /// How long unmatched callbacks are kept.
 const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
 
-/// Works hints into jobs; true when there may be more.
-pub async fn take_hints(service: &Service) -> Result<bool, StoreError> {
-    let taken = service.store.take_hints(HINTS, service.clock.now()).await?;
+/// Works hints into jobs. As many as [`is_full`] says mean that there may be more.
+pub async fn take_hints(service: &Service) -> Result<TakenHints, StoreError> {
+    let limit = i64::try_from(HINTS).unwrap_or(i64::MAX);
+    let taken = service.store.take_hints(limit, service.clock.now()).await?;
     announce(service, &taken);
-    Ok(i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS))
+    Ok(taken)
+}
+
+/// Whether these were all hints that one statement takes.
+pub fn is_full(taken: &TakenHints) -> bool {
+    taken.taken == HINTS
 }
 
 fn announce(service: &Service, taken: &TakenHints) {
@@ -76,7 +82,7 @@ pub async fn lease(service: &Service, account: &Account, room: usize) -> Result<
         .await
 }
 
-/// Leases what is over for one account. As many as [`may_be_more`] says mean that there may be more.
+/// Leases what is over for one account. As many as [`all_overdue`] says mean that there may be more.
 pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<LeasedJob>, StoreError> {
     let now = service.clock.now();
     let Some(hinted_before) = earlier(now, account.result_retention) else { return Ok(Vec::new()) };
@@ -95,7 +101,7 @@ pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<L
 }
 
 /// Whether so many leased overdue jobs were all that one statement takes.
-pub(super) fn may_be_more(jobs: usize) -> bool {
+pub(super) fn all_overdue(jobs: usize) -> bool {
     i64::try_from(jobs).is_ok_and(|count| count == MOST_OVERDUE)
 }
 

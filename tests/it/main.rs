@@ -34,5 +34,7 @@ mod returns;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;
+#[cfg(feature = "simulator")]
+mod thirty_days;
 mod vectors;
 mod zoloz;
