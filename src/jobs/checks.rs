@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use crate::domain::{FinalStatus, ProviderError};
 use crate::lifecycle::Tasks;
 use crate::provider::CheckRequest;
 use crate::service::Service;
-use crate::service::account::Account;
+use crate::service::account::{Account, earlier};
 use crate::service::batch::{Batcher, Bounds};
 use crate::service::collect_result::{self, Checked, Decision};
 use crate::service::pace::Slot;
@@ -104,7 +103,8 @@ impl Checks {
             warn!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, code = error.code(),
                 "{error}");
         }
-        self.service.tell_account(account, job.standing, collect_result::account_effect(&result)).await;
+        let effect = collect_result::account_effect(job.id, &result);
+        self.service.tell_account(account, job.standing, effect).await;
         let checked = Checked { at: self.service.clock.now(), took, fraction: self.service.entropy.fraction() };
         match collect_result::decide(account, &job, result, checked) {
             Decision::Final(check) => self.store_final(account, &job, check).await,
@@ -123,8 +123,8 @@ impl Checks {
     /// Leases and ends what is over for one account; true when there may be more.
     pub async fn end_all_overdue(&self, account: &Account) -> Result<bool, StoreError> {
         let now = self.service.clock.now();
-        let Some(hinted_before) = earlier(now, account.result_retention) else { return Ok(false) };
-        let registered_before = earlier(hinted_before, account.give_up_after).unwrap_or(DateTime::UNIX_EPOCH);
+        let hinted_before = earlier(now, account.result_retention);
+        let registered_before = earlier(hinted_before, account.give_up_after);
         let leased_at = Instant::now();
         let jobs = self
             .service
@@ -197,12 +197,6 @@ impl Checks {
         metrics::counter!("checkback_leases_lost_total").increment(1);
         warn!(verification.id = %job.id, "the lease of a check was lost; somebody else asks");
     }
-}
-
-/// `time` moved back by `by`; none before 1970, when nothing was registered.
-fn earlier(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
-    let by = chrono::TimeDelta::from_std(by).ok()?;
-    time.checked_sub_signed(by).filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
 }
 
 /// Tries until the database answers, as long as asking the provider again would cost more than waiting.

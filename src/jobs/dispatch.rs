@@ -10,12 +10,12 @@ use tracing::error;
 
 use super::checks::Checks;
 use super::{LEASE, MOST_IN_FLIGHT, POLL};
-use crate::domain::schedule;
+use crate::domain::schedule::{self, Lane};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
-use crate::service::account::{Account, later};
-use crate::service::pace::Slot;
-use crate::store::{Lease, Leased, StoreError, TakenHints};
+use crate::service::account::{Account, earlier, later};
+use crate::service::pace::{BULK_HORIZON, HORIZON, Slot};
+use crate::store::{Lease, Leased, Pace, StoreError, TakenHints, Turn};
 
 /// How many hints are worked in by one statement.
 const HINTS: i64 = 256;
@@ -91,6 +91,7 @@ fn announce(service: &Service, taken: &TakenHints) {
 pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Checks, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
     let mut rest = Rest::default();
+    let mut turns = Turns::default();
     let stopping = tasks.stopping();
     tokio::pin!(stopping);
     loop {
@@ -103,21 +104,27 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
         let Ok(first) = first else { return };
         let now = service.clock.now();
         let leased_at = Instant::now();
+        let turn = turns.next(now);
+        let room = i64::try_from(permits.available_permits() + 1).unwrap_or(1);
         let leased = service
             .store
             .lease_due(Lease {
                 account: &account.name,
                 token: service.entropy.token(),
-                limit: i64::try_from(permits.available_permits() + 1).unwrap_or(1),
+                limit: if turn.is_some() { 1 } else { room },
                 length: LEASE,
                 rate: account.rate(),
                 now,
                 next_probe_at: later(now, schedule::after_probe(u32::MAX)),
+                videos_gone: earlier(now, account.video_retention),
+                turn,
             })
             .await;
         match leased {
-            Ok(Leased { jobs, is_all }) => {
+            Ok(leased) => {
                 let answered_at = Instant::now();
+                turns.took(turn, &leased);
+                let Leased { jobs, is_all, urgent_in, bulk_in } = leased;
                 let mut permit = Some(first);
                 for job in jobs {
                     let permit = match permit.take() {
@@ -128,14 +135,17 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                             Err(_) => break,
                         },
                     };
-                    let slot = Slot::new(leased_at, answered_at, job.slot_in);
+                    let slot = Slot::new(leased_at, answered_at, job.slot_in, job.pace);
                     checks.spawn(Arc::clone(&account), job, slot, permit);
                 }
                 // None leased gives the first one back.
                 let none = permit.take().is_some();
-                if none || is_all {
+                if turn.is_none() && (none || is_all) {
+                    // Where an urgent call could have had its slot, none is due.
+                    let to_urgent = urgent_in - HORIZON.as_secs_f64();
+                    let slot_in = if to_urgent > 0.0 { to_urgent } else { bulk_in };
                     tokio::select! {
-                        () = rest.until_something_is_due(&service, &account, is_all) => {}
+                        () = rest.until_something_is_due(&service, &account, is_all, slot_in) => {}
                         () = &mut stopping => return,
                     }
                 }
@@ -178,6 +188,65 @@ pub(super) async fn end_overdue(account: Arc<Account>, checks: Checks, tasks: Ta
     }
 }
 
+/// Of the calls of an account, one in so many goes to a lane that more urgent ones keep waiting.
+const SHARE: usize = 10;
+/// For how long something of it must have been due.
+const KEPT_WAITING: Duration = Duration::from_mins(1);
+/// A lane in which nothing waited is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Sees to it that no lane starves: after nine calls of others, the one that has waited too long in lane
+/// [`Lane::Retry`] or [`Lane::Poll`], by turns.
+#[derive(Default)]
+struct Turns {
+    calls: usize,
+    urgent_calls: usize,
+    last: Option<Lane>,
+    empty_since: [Option<Instant>; 2],
+    /// There was no slot for the turn: others may take what there is before it is tried again.
+    had_no_slot: bool,
+}
+
+impl Turns {
+    const LANES: [Lane; 2] = [Lane::Retry, Lane::Poll];
+
+    fn next(&mut self, now: DateTime<Utc>) -> Option<Turn> {
+        if std::mem::take(&mut self.had_no_slot) || self.calls + 1 < SHARE {
+            return None;
+        }
+        let waits = |lane: &Lane| {
+            let empty_since = self.empty_since[usize::from(*lane == Lane::Poll)];
+            empty_since.is_none_or(|since| since.elapsed() >= LOOK_AGAIN)
+        };
+        let mut lanes = Self::LANES.into_iter().filter(waits);
+        let lane = lanes.clone().find(|lane| Some(*lane) != self.last).or_else(|| lanes.next())?;
+        // Where urgent calls take all there is, only their pace brings another one through.
+        let pace = if self.urgent_calls * 2 > self.calls { Pace::Urgent } else { Pace::Bulk };
+        Some(Turn { lane, due_before: earlier(now, KEPT_WAITING), pace })
+    }
+
+    fn took(&mut self, turn: Option<Turn>, leased: &Leased) {
+        match turn {
+            None => {
+                self.calls += leased.jobs.len();
+                self.urgent_calls += leased.jobs.iter().filter(|job| job.pace == Pace::Urgent).count();
+            }
+            Some(turn) if leased.jobs.is_empty() && !has_slot(turn.pace, leased) => self.had_no_slot = true,
+            Some(turn) if leased.jobs.is_empty() => {
+                self.empty_since[usize::from(turn.lane == Lane::Poll)] = Some(Instant::now());
+            }
+            Some(turn) => *self = Self { last: Some(turn.lane), empty_since: self.empty_since, ..Self::default() },
+        }
+    }
+}
+
+fn has_slot(pace: Pace, leased: &Leased) -> bool {
+    match pace {
+        Pace::Urgent => leased.urgent_in <= HORIZON.as_secs_f64(),
+        Pace::Bulk => leased.bulk_in <= BULK_HORIZON.as_secs_f64(),
+    }
+}
+
 /// Sleeping until there may be something to lease.
 #[derive(Default)]
 struct Rest {
@@ -187,15 +256,21 @@ struct Rest {
 }
 
 impl Rest {
-    /// `is_all`: everything due has just been leased, so what is due now is new.
-    async fn until_something_is_due(&mut self, service: &Service, account: &Account, is_all: bool) {
+    /// `is_all`: everything due has just been leased, so what is due now is new. `slot_in`: seconds until a slot can
+    /// be had again.
+    async fn until_something_is_due(&mut self, service: &Service, account: &Account, is_all: bool, slot_in: f64) {
         let now = service.clock.now();
         match self.next_due(service, account, now).await {
             Some(due_at) if due_at <= now && is_all => {}
-            // Something is due, so the budget is spent. A hold or a failing account makes `due_at` later.
+            // Something is due, so the budget is spent, or another replica has just locked it. A hold or a failing
+            // account makes `due_at` later. What comes meanwhile may be urgent and find a free place.
             Some(due_at) if due_at <= now => {
-                let spacing = Duration::from_secs(1) / account.qps.max(1);
-                tokio::time::sleep(spacing.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+                let wait = Duration::try_from_secs_f64(slot_in).unwrap_or_default();
+                let wait = if wait.is_zero() { AFTER_CONFLICT } else { wait.clamp(SHORTEST_WAIT, LONGEST_WAIT) };
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = service.wakes.wait_for_work(&account.name) => {}
+                }
             }
             Some(due_at) => tokio::select! {
                 () = service.clock.sleep_until(due_at) => {}

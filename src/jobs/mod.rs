@@ -6,6 +6,7 @@
 mod checks;
 mod dispatch;
 mod in_flight;
+mod lanes;
 mod upkeep;
 
 use std::sync::Arc;
@@ -50,6 +51,8 @@ impl Engine {
         for account in service.accounts.values() {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
             tasks.spawn(dispatch::end_overdue(Arc::clone(account), checks.clone(), tasks.clone()));
+            tasks.spawn(lanes::sort(service.clone(), Arc::clone(account), tasks.clone()));
+            tasks.spawn(lanes::plan_polls(service.clone(), Arc::clone(account), tasks.clone()));
         }
         tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));
