@@ -9,16 +9,12 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::checks::Checks;
-use super::{LEASE, MOST_IN_FLIGHT, POLL};
-use crate::domain::schedule::{self, Lane};
+use super::{MOST_IN_FLIGHT, POLL, Turns, steps};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
-use crate::service::account::{Account, earlier, later};
-use crate::service::pace::{BULK_HORIZON, HORIZON, Slot};
-use crate::store::{Lease, Leased, Pace, StoreError, TakenHints, Turn};
-
-/// How many hints are worked in by one statement.
-const HINTS: i64 = 256;
+use crate::service::account::Account;
+use crate::service::pace::{HORIZON, Slot};
+use crate::store::{Leased, StoreError};
 
 /// How often hints are tried again soon: connections of the pool may have died, transactions have met.
 const TRIES_AT_ONCE: u32 = 4;
@@ -36,10 +32,8 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     tokio::pin!(stopping);
     let mut failures = 0;
     loop {
-        let more = match service.store.take_hints(HINTS, service.clock.now()).await {
-            Ok(taken) => {
-                let more = i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS);
-                announce(&service, &taken);
+        let more = match steps::take_hints(&service).await {
+            Ok(more) => {
                 failures = 0;
                 more
             }
@@ -67,26 +61,6 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     }
 }
 
-fn announce(service: &Service, taken: &TakenHints) {
-    let mut accounts: Vec<&str> = taken.nudged.iter().map(|nudged| nudged.account.as_str()).collect();
-    accounts.sort_unstable();
-    accounts.dedup();
-    for account in &accounts {
-        service.wakes.account(account);
-    }
-    service.wakes.tell_others(accounts.into_iter().map(str::to_owned), &[]);
-    for nudged in &taken.nudged {
-        let (first, repeats) = (u64::from(nudged.first), u64::from(nudged.callbacks) - u64::from(nudged.first));
-        for (result, count) in [("accepted", first), ("repeat", repeats)] {
-            if count > 0 {
-                metrics::counter!("checkback_callbacks_total", "account" => nudged.account.clone(),
-                    "result" => result)
-                .increment(count);
-            }
-        }
-    }
-}
-
 /// Leases what is due for one account and hands it to the checks.
 pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Checks, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
@@ -102,29 +76,11 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
             permit = Arc::clone(&permits).acquire_owned() => permit,
         };
         let Ok(first) = first else { return };
-        let now = service.clock.now();
         let leased_at = Instant::now();
-        let turn = turns.next(now);
-        let room = i64::try_from(permits.available_permits() + 1).unwrap_or(1);
-        let leased = service
-            .store
-            .lease_due(Lease {
-                account: &account.name,
-                token: service.entropy.token(),
-                limit: if turn.is_some() { 1 } else { room },
-                length: LEASE,
-                rate: account.rate(),
-                now,
-                next_probe_at: later(now, schedule::after_probe(u32::MAX)),
-                videos_gone: earlier(now, account.video_retention),
-                turn,
-            })
-            .await;
+        let leased = steps::lease(&service, &account, &mut turns, permits.available_permits() + 1).await;
         match leased {
-            Ok(leased) => {
+            Ok((in_turn, Leased { jobs, is_all, urgent_in, bulk_in })) => {
                 let answered_at = Instant::now();
-                turns.took(turn, &leased);
-                let Leased { jobs, is_all, urgent_in, bulk_in } = leased;
                 let mut permit = Some(first);
                 for job in jobs {
                     let permit = match permit.take() {
@@ -140,7 +96,7 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                 }
                 // None leased gives the first one back.
                 let none = permit.take().is_some();
-                if turn.is_none() && (none || is_all) {
+                if !in_turn && (none || is_all) {
                     // Where an urgent call could have had its slot, none is due.
                     let to_urgent = urgent_in - HORIZON.as_secs_f64();
                     let slot_in = if to_urgent > 0.0 { to_urgent } else { bulk_in };
@@ -185,65 +141,6 @@ pub(super) async fn end_overdue(account: Arc<Account>, checks: Checks, tasks: Ta
                 () = &mut stopping => return,
             }
         }
-    }
-}
-
-/// Of the calls of an account, one in so many goes to a lane that more urgent ones keep waiting.
-const SHARE: usize = 10;
-/// For how long something of it must have been due.
-const KEPT_WAITING: Duration = Duration::from_mins(1);
-/// A lane in which nothing waited is looked at again after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// Sees to it that no lane starves: after nine calls of others, the one that has waited too long in lane
-/// [`Lane::Retry`] or [`Lane::Poll`], by turns.
-#[derive(Default)]
-struct Turns {
-    calls: usize,
-    urgent_calls: usize,
-    last: Option<Lane>,
-    empty_since: [Option<Instant>; 2],
-    /// There was no slot for the turn: others may take what there is before it is tried again.
-    had_no_slot: bool,
-}
-
-impl Turns {
-    const LANES: [Lane; 2] = [Lane::Retry, Lane::Poll];
-
-    fn next(&mut self, now: DateTime<Utc>) -> Option<Turn> {
-        if std::mem::take(&mut self.had_no_slot) || self.calls + 1 < SHARE {
-            return None;
-        }
-        let waits = |lane: &Lane| {
-            let empty_since = self.empty_since[usize::from(*lane == Lane::Poll)];
-            empty_since.is_none_or(|since| since.elapsed() >= LOOK_AGAIN)
-        };
-        let mut lanes = Self::LANES.into_iter().filter(waits);
-        let lane = lanes.clone().find(|lane| Some(*lane) != self.last).or_else(|| lanes.next())?;
-        // Where urgent calls take all there is, only their pace brings another one through.
-        let pace = if self.urgent_calls * 2 > self.calls { Pace::Urgent } else { Pace::Bulk };
-        Some(Turn { lane, due_before: earlier(now, KEPT_WAITING), pace })
-    }
-
-    fn took(&mut self, turn: Option<Turn>, leased: &Leased) {
-        match turn {
-            None => {
-                self.calls += leased.jobs.len();
-                self.urgent_calls += leased.jobs.iter().filter(|job| job.pace == Pace::Urgent).count();
-            }
-            Some(turn) if leased.jobs.is_empty() && !has_slot(turn.pace, leased) => self.had_no_slot = true,
-            Some(turn) if leased.jobs.is_empty() => {
-                self.empty_since[usize::from(turn.lane == Lane::Poll)] = Some(Instant::now());
-            }
-            Some(turn) => *self = Self { last: Some(turn.lane), empty_since: self.empty_since, ..Self::default() },
-        }
-    }
-}
-
-fn has_slot(pace: Pace, leased: &Leased) -> bool {
-    match pace {
-        Pace::Urgent => leased.urgent_in <= HORIZON.as_secs_f64(),
-        Pace::Bulk => leased.bulk_in <= BULK_HORIZON.as_secs_f64(),
     }
 }
 

@@ -5,38 +5,24 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::POLL;
+use super::{POLL, steps};
 use super::upkeep::stops_within;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
-use crate::service::account::{Account, earlier};
+use crate::service::account::Account;
 use crate::service::polls::PollWatch;
 
-/// What has waited in lane `Fresh` for longer is fresh no more.
-const FRESH: Duration = Duration::from_mins(1);
-/// How many jobs of a lane change it by one statement.
-const STEP: i64 = 500;
 /// How often the polls are planned anew.
 const PLAN: Duration = Duration::from_mins(1);
 
 /// Takes out of the urgent lanes what is urgent no more.
 pub(super) async fn sort(service: Service, account: Arc<Account>, tasks: Tasks) {
     loop {
-        let now = service.clock.now();
-        let videos_gone = earlier(now, account.video_retention);
-        let is_all = match service.store.sort_lanes(&account.name, videos_gone, earlier(now, FRESH), STEP).await {
-            Ok(sorted) => {
-                if sorted.moved > 0 {
-                    service.wakes.account(&account.name);
-                }
-                sorted.is_all
-            }
-            Err(error) => {
-                debug!(error = &error as &dyn std::error::Error, account = account.name, "lanes could not be sorted");
-                true
-            }
-        };
-        if tasks.is_stopping() || (is_all && stops_within(&tasks, POLL).await) {
+        let more = steps::sort_lanes(&service, &account).await.unwrap_or_else(|error| {
+            debug!(error = &error as &dyn std::error::Error, account = account.name, "lanes could not be sorted");
+            false
+        });
+        if tasks.is_stopping() || (!more && stops_within(&tasks, POLL).await) {
             return;
         }
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{info, warn};
 
 use super::Service;
@@ -20,7 +20,7 @@ use crate::store::{PollLoad, StoreError};
 const LEAST_SHARE: f64 = 0.05;
 
 /// How often at most it is said that there are too many.
-const SAY_AGAIN: Duration = Duration::from_mins(10);
+const SAY_AGAIN: TimeDelta = TimeDelta::minutes(10);
 
 /// What the waiting verifications of an account need, and what they get.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,42 +84,42 @@ fn as_f64(count: u64) -> f64 {
 /// What was known of an account's other calls when they were last counted.
 #[derive(Debug, Default)]
 pub struct PollWatch {
-    counted: Option<(i64, Instant)>,
-    warned_at: Option<Instant>,
+    counted: Option<(i64, DateTime<Utc>)>,
+    warned_at: Option<DateTime<Utc>>,
 }
 
 impl Service {
     /// Plans the polls of an account anew, and says when they are too many.
     pub async fn plan_polls(&self, account: &Account, watch: &mut PollWatch) -> Result<PollPlan, StoreError> {
-        let load = self.store.poll_load(&account.name, account.rate(), self.clock.now()).await?;
-        let plan = plan(&load.waiting, account.qps, load.rate, watch.others(&load));
+        let now = self.clock.now();
+        let load = self.store.poll_load(&account.name, account.rate(), now).await?;
+        let plan = plan(&load.waiting, account.qps, load.rate, watch.others(&load, now));
         account.pacing.set_poll_interval(plan.interval.min(account.give_up_after));
         let gauge = |name: &'static str, value: f64| metrics::gauge!(name, "account" => account.name.clone()).set(value);
         gauge("checkback_polls_wanted_per_second", plan.wanted);
         gauge("checkback_polls_free_per_second", plan.free);
         gauge("checkback_poll_interval_seconds", plan.interval.as_secs_f64());
-        watch.report(account, &plan);
+        watch.report(account, &plan, now);
         Ok(plan)
     }
 }
 
 impl PollWatch {
     /// Calls a second that were no polls, since they were last counted.
-    fn others(&mut self, load: &PollLoad) -> f64 {
-        let now = Instant::now();
+    fn others(&mut self, load: &PollLoad, now: DateTime<Utc>) -> f64 {
         let before = self.counted.replace((load.other_calls, now));
         let Some((calls, at)) = before else { return 0.0 };
-        let seconds = now.duration_since(at).as_secs_f64().max(1.0);
+        let seconds = (now - at).to_std().unwrap_or_default().as_secs_f64().max(1.0);
         as_f64(u64::try_from(load.other_calls - calls).unwrap_or(0)) / seconds
     }
 
-    fn report(&mut self, account: &Account, plan: &PollPlan) {
+    fn report(&mut self, account: &Account, plan: &PollPlan, now: DateTime<Utc>) {
         if plan.interval.is_zero() {
             if self.warned_at.take().is_some() {
                 info!(account = account.name, waiting = plan.waiting, "waiting verifications are polled on schedule again");
             }
-        } else if self.warned_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-            self.warned_at = Some(Instant::now());
+        } else if self.warned_at.is_none_or(|at| now - at >= SAY_AGAIN) {
+            self.warned_at = Some(now);
             warn!(account = account.name, waiting = plan.waiting, qps = account.qps, sufficient_qps = plan.sufficient_qps,
                 "{plan}");
         }

@@ -50,12 +50,12 @@ pub struct Lease<'a> {
     /// Videos of what was hinted until then are deleted at the provider.
     pub videos_gone: DateTime<Utc>,
     /// Only what has been due in this lane until then: the turn of a lane that others keep waiting.
-    pub turn: Option<Turn>,
+    pub turn: Option<LaneTurn>,
 }
 
 /// The turn of one lane, whatever is due in the more urgent ones.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn {
+pub struct LaneTurn {
     pub lane: Lane,
     pub due_before: DateTime<Utc>,
     pub pace: Pace,

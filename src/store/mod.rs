@@ -36,7 +36,7 @@ pub use collect_jobs::{Overdue, Sorted};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
-pub use lease_due::{Lease, Leased, LeasedJob, Pace, Rate, Standing, Turn};
+pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
 pub use returns::Returned;
