@@ -30,7 +30,7 @@ use crate::provider::zoloz::keys::{MerchantKey, ZolozKey};
 use crate::provider::zoloz::sign::{AccessKey, AccessKeyError};
 use crate::provider::zoloz::{Auth, ZolozClient, ZolozSettings};
 use crate::service::Service;
-use crate::service::account::{Account, Starting};
+use crate::service::account::{Account, Pacing, Starting};
 use crate::store::{Migrations, Store};
 use crate::telemetry;
 
@@ -298,6 +298,7 @@ fn accounts(
             give_up_after: account.give_up_after,
             callback_token: account.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret())),
             starting: starting(config, name, account),
+            pacing: Pacing::default(),
             provider,
         })
     };

@@ -83,10 +83,12 @@ pub enum Trouble {
     NotActivated,
     ClockSkew,
     Configuration,
+    /// Call after call brought no usable answer.
+    Unreachable,
 }
 
 impl Trouble {
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoCredentials => "no_credentials",
             Self::BadKey => "bad_key",
@@ -95,6 +97,7 @@ impl Trouble {
             Self::NotActivated => "not_activated",
             Self::ClockSkew => "clock_skew",
             Self::Configuration => "configuration",
+            Self::Unreachable => "unreachable",
         }
     }
 
@@ -123,6 +126,10 @@ impl Trouble {
             }
             Self::ClockSkew => "this machine's clock is off: synchronise it",
             Self::Configuration => "the provider refuses how it is called: check endpoint and product",
+            Self::Unreachable => {
+                "call after call brings no usable answer: the provider is down, or the way to it is broken (endpoint, \
+                 proxy, network); work goes on by itself when it answers"
+            }
         }
     }
 }

@@ -4,16 +4,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::in_flight::InFlight;
-use super::{LEASE, RENEWAL};
+use super::{LEASE, RENEWAL, Turns};
 use crate::domain::{Outcome, ProviderError, schedule};
 use crate::provider::CheckRequest;
 use crate::service::Service;
-use crate::service::account::{Account, later};
+use crate::service::account::{Account, earlier, later};
 use crate::service::collect_result::{self, Checked, Decision};
 use crate::store::{
     CheckedFinal, CheckedOpen, Lease, Leased, LeasedJob, Overdue, Recorded, Standing, StoreError, TakenHints,
@@ -21,6 +21,11 @@ use crate::store::{
 
 /// How many hints are worked in by one statement.
 const HINTS: usize = 256;
+
+/// What has waited in lane `Fresh` for longer is fresh no more.
+const FRESH: Duration = Duration::from_mins(1);
+/// How many jobs of a lane change it by one statement.
+const SORTED: i64 = 500;
 
 /// How many verifications are ended together when their deadlines are over.
 const MOST_OVERDUE: i64 = 128;
@@ -65,28 +70,50 @@ fn announce(service: &Service, taken: &TakenHints) {
     }
 }
 
-/// Leases what is due for one account, at most `room`, as far as its budget reaches.
-pub async fn lease(service: &Service, account: &Account, room: usize) -> Result<Leased, StoreError> {
+/// Leases what is due for one account, at most `room`, as far as its budget reaches. True beside it when it was the turn
+/// of one lane alone, so that others may have more that is due.
+pub async fn lease(
+    service: &Service,
+    account: &Account,
+    turns: &mut Turns,
+    room: usize,
+) -> Result<(bool, Leased), StoreError> {
     let now = service.clock.now();
-    service
+    let turn = turns.next(now);
+    let leased = service
         .store
         .lease_due(Lease {
             account: &account.name,
             token: service.entropy.token(),
-            limit: i64::try_from(room).unwrap_or(1),
+            limit: if turn.is_some() { 1 } else { i64::try_from(room).unwrap_or(1) },
             length: LEASE,
             rate: account.rate(),
             now,
             next_probe_at: later(now, schedule::after_probe(u32::MAX)),
+            videos_gone: earlier(now, account.video_retention),
+            turn,
         })
-        .await
+        .await?;
+    turns.took(turn, &leased);
+    Ok((turn.is_some(), leased))
+}
+
+/// Puts jobs of one account into the lanes that they belong in by now; true when there may be more.
+pub async fn sort_lanes(service: &Service, account: &Account) -> Result<bool, StoreError> {
+    let now = service.clock.now();
+    let videos_gone = earlier(now, account.video_retention);
+    let sorted = service.store.sort_lanes(&account.name, videos_gone, earlier(now, FRESH), SORTED).await?;
+    if sorted.moved > 0 {
+        service.wakes.account(&account.name);
+    }
+    Ok(!sorted.is_all)
 }
 
 /// Leases what is over for one account. As many as [`all_overdue`] says mean that there may be more.
 pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<LeasedJob>, StoreError> {
     let now = service.clock.now();
-    let Some(hinted_before) = earlier(now, account.result_retention) else { return Ok(Vec::new()) };
-    let registered_before = earlier(hinted_before, account.give_up_after).unwrap_or(DateTime::UNIX_EPOCH);
+    let hinted_before = earlier(now, account.result_retention);
+    let registered_before = earlier(hinted_before, account.give_up_after);
     service
         .store
         .lease_overdue(Overdue {
@@ -103,12 +130,6 @@ pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<L
 /// Whether so many leased overdue jobs were all that one statement takes.
 pub(super) fn all_overdue(jobs: usize) -> bool {
     i64::try_from(jobs).is_ok_and(|count| count == MOST_OVERDUE)
-}
-
-/// `time` moved back by `by`; none before 1970, when nothing was registered.
-fn earlier(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
-    let by = chrono::TimeDelta::from_std(by).ok()?;
-    time.checked_sub_signed(by).filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
 }
 
 /// How a leased verification ends whose deadline is over; nothing is asked about it any more. `None` before that.
@@ -151,7 +172,7 @@ pub async fn judge(
         warn!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, code = error.code(),
             "{error}");
     }
-    service.tell_account(account, job.standing, collect_result::account_effect(&result)).await;
+    service.tell_account(account, job.standing, collect_result::account_effect(job.id, &result)).await;
     let checked = Checked { at: service.clock.now(), took, fraction: service.entropy.fraction() };
     collect_result::decide(account, job, result, checked)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use url::Url;
 
 use crate::domain::TokenHash;
+use crate::domain::schedule::FIRST_POLL;
 use crate::provider::Provider;
 
 /// What the transactions need that we start ourselves.
@@ -25,6 +26,26 @@ pub struct Starting {
     pub was_said: AtomicBool,
 }
 
+/// What this replica knows of an account's pace. The rest of it is shared, in the database.
+#[derive(Debug, Default)]
+pub struct Pacing {
+    /// An answer was throttled or missing since the last good one.
+    pub unsettled: AtomicBool,
+    /// Seconds that polls of one verification are at least apart.
+    poll_interval: AtomicU64,
+}
+
+impl Pacing {
+    /// The shortest time between two polls of one verification that the budget allows; zero while there is enough.
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_secs(self.poll_interval.load(Ordering::Relaxed))
+    }
+
+    pub fn set_poll_interval(&self, interval: Duration) {
+        self.poll_interval.store(interval.as_secs(), Ordering::Relaxed);
+    }
+}
+
 pub struct Account {
     pub name: String,
     /// Calls a second that the provider allows, over all replicas.
@@ -35,6 +56,7 @@ pub struct Account {
     /// What callbacks must carry where their verification has no token of its own.
     pub callback_token: Option<TokenHash>,
     pub starting: Starting,
+    pub pacing: Pacing,
     pub provider: Arc<dyn Provider>,
 }
 
@@ -59,12 +81,23 @@ impl Account {
         self.provider.check_product(product)
     }
 
+    /// When a verification that was registered at `now` is first asked about, should nothing be heard.
+    pub fn first_poll_at(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        later(now, FIRST_POLL.max(self.pacing.poll_interval()).min(self.give_up_after))
+    }
+
     /// The deadlines run from the first authenticated hint, and before there is one from when the flow is given up.
     pub fn deadlines(&self, registered_at: DateTime<Utc>, hinted_at: Option<DateTime<Utc>>) -> Deadlines {
         let give_up_at = later(registered_at, self.give_up_after);
         let base = hinted_at.unwrap_or(give_up_at);
         Deadlines { give_up_at, result: later(base, self.result_retention), video: later(base, self.video_retention) }
     }
+}
+
+/// `time` moved back by `by`, at most to 1970, when nothing was registered.
+pub fn earlier(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    let moved = TimeDelta::from_std(by).ok().and_then(|by| time.checked_sub_signed(by));
+    moved.unwrap_or(DateTime::UNIX_EPOCH).max(DateTime::UNIX_EPOCH)
 }
 
 /// `time` moved on by `by`, at most to the end of time.

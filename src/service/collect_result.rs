@@ -9,11 +9,14 @@ use serde_json::json;
 
 use super::account::{Account, Deadlines, later};
 use crate::domain::schedule::{Lane, after_fault, after_running};
-use crate::domain::{FinalStatus, Outcome, ProviderError, Trouble};
+use crate::domain::{FinalStatus, Outcome, ProviderError, Trouble, VerificationId};
 use crate::store::{CheckedFinal, CheckedOpen, LeasedJob};
 
 /// The provider's word for "the person is done, the result is not": the flow is not void, however long it takes.
 const PENDING: &str = "P";
+
+/// A quarter of what is left grows ever shorter; this ends it.
+const SHORTEST_VIDEO_WAIT: Duration = Duration::from_secs(2);
 
 /// What to store of a check.
 #[derive(Debug)]
@@ -31,6 +34,11 @@ pub enum AccountEffect {
     },
     Failing {
         trouble: Trouble,
+        code: String,
+    },
+    /// The provider gave no usable answer about this verification.
+    Unanswered {
+        of: VerificationId,
         code: String,
     },
     /// Nothing: the call did not get through.
@@ -59,14 +67,14 @@ pub fn outcome_name(result: &Result<Outcome, ProviderError>) -> &'static str {
 }
 
 /// What the check says about its account.
-pub fn account_effect(result: &Result<Outcome, ProviderError>) -> AccountEffect {
+pub fn account_effect(of: VerificationId, result: &Result<Outcome, ProviderError>) -> AccountEffect {
     match result {
         Ok(_) | Err(ProviderError::Refused { .. }) => AccountEffect::Well,
         Err(ProviderError::Throttled { retry_after, .. }) => AccountEffect::Throttled { retry_after: *retry_after },
         Err(ProviderError::Account { trouble, code }) => {
             AccountEffect::Failing { trouble: *trouble, code: code.clone() }
         }
-        Err(ProviderError::Unavailable { .. }) => AccountEffect::Unknown,
+        Err(ProviderError::Unavailable { code, .. }) => AccountEffect::Unanswered { of, code: code.clone() },
     }
 }
 
@@ -142,9 +150,12 @@ pub fn decide(
                 });
             }
             let running = job.running + 1;
-            let (lane, wait) = after_running(was_hinted(job), running);
+            let (lane, mut wait) = after_running(was_hinted(job), running);
+            if lane == Lane::Poll {
+                wait = wait.max(account.pacing.poll_interval());
+            }
+            let (lane, wait) = video_first(job, lane, wait, deadlines, checked.at);
             let mut due_at = later(checked.at, wait);
-            let lane = video_first(job, lane, due_at, deadlines);
             if code != PENDING && checked.at < deadlines.give_up_at {
                 due_at = due_at.min(deadlines.give_up_at);
             }
@@ -162,11 +173,11 @@ pub fn decide(
         }),
         Err(error @ ProviderError::Unavailable { .. }) => {
             let faults = job.faults + 1;
-            let due_at = later(checked.at, after_fault(faults, checked.fraction));
             // A poll stays a poll: what nothing was heard of must not take the budget of the rest.
-            let lane = if was_hinted(job) || job.recheck { Lane::Retry } else { Lane::Poll };
-            let lane = video_first(job, lane, due_at, deadlines);
-            open(Some(lane), due_at, job.running, faults, error.to_string())
+            let lane = if job.lane == Lane::Poll { Lane::Poll } else { Lane::Retry };
+            let wait = after_fault(faults, checked.fraction);
+            let (lane, wait) = video_first(job, lane, wait, deadlines, checked.at);
+            open(Some(lane), later(checked.at, wait), job.running, faults, error.to_string())
         }
         Err(error @ (ProviderError::Throttled { .. } | ProviderError::Account { .. })) => {
             // The account holds still as a whole; this job is ready as soon as it goes on.
@@ -175,9 +186,20 @@ pub fn decide(
     }
 }
 
-/// While a video can still be had, its deadline is the nearest of all.
-fn video_first(job: &LeasedJob, lane: Lane, due_at: DateTime<Utc>, deadlines: Deadlines) -> Lane {
-    if job.expect_video && job.hinted_at.is_some() && due_at < deadlines.video { Lane::Video } else { lane }
+/// While a video can still be had, its deadline is the nearest of all, and no wait takes more than a quarter of what is
+/// left until then.
+fn video_first(
+    job: &LeasedJob,
+    lane: Lane,
+    wait: Duration,
+    deadlines: Deadlines,
+    now: DateTime<Utc>,
+) -> (Lane, Duration) {
+    let left = (deadlines.video - now).to_std().unwrap_or_default();
+    if !job.expect_video || job.hinted_at.is_none() || left <= SHORTEST_VIDEO_WAIT {
+        return (lane, wait);
+    }
+    (Lane::Video, wait.min((left / 4).max(SHORTEST_VIDEO_WAIT)))
 }
 
 fn was_hinted(job: &LeasedJob) -> bool {

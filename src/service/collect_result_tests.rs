@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{Finding, VerificationId};
 use crate::provider::{Answer, CheckRequest, Provider};
-use crate::service::account::Starting;
-use crate::store::Standing;
+use crate::service::account::{Pacing, Starting};
+use crate::store::{Pace, Standing};
 
 struct Nobody;
 
@@ -28,6 +28,7 @@ fn account() -> Account {
         give_up_after: Duration::from_hours(24),
         callback_token: None,
         starting: Starting::default(),
+        pacing: Pacing::default(),
         provider: Arc::new(Nobody),
     }
 }
@@ -40,6 +41,8 @@ fn job(hinted: bool) -> LeasedJob {
     LeasedJob {
         id: VerificationId(Uuid::from_u128(1)),
         token: Uuid::from_u128(2),
+        lane: if hinted { Lane::Fresh } else { Lane::Poll },
+        pace: if hinted { Pace::Urgent } else { Pace::Bulk },
         transaction_id: "t".into(),
         merchant_biz_id: "b".into(),
         product: None,
@@ -152,6 +155,40 @@ fn while_a_video_can_be_had_retries_stay_in_its_lane() {
 }
 
 #[test]
+fn while_a_video_can_be_had_no_wait_takes_more_than_a_quarter_of_what_is_left() {
+    let video = LeasedJob { expect_video: true, faults: 12, running: 12, ..job(true) };
+    let decided = |job: &LeasedJob, result, seconds: i64| {
+        let at = start() + TimeDelta::seconds(seconds);
+        let checked = Checked { at, took: Duration::ZERO, fraction: 1.0 };
+        let open = expect_open(decide(&account(), job, result, checked));
+        (open.lane, (open.due_at - at).num_seconds())
+    };
+    for result in [|| Err(unavailable()), || Ok(not_completed())] {
+        // Of 30 minutes.
+        assert_eq!(decided(&video, result(), 0), (Some(Lane::Video), 450));
+        assert_eq!(decided(&video, result(), 1200), (Some(Lane::Video), 150));
+        assert_eq!(decided(&video, result(), 1795), (Some(Lane::Video), 2));
+    }
+    assert_eq!(decided(&video, Err(unavailable()), 1799), (Some(Lane::Retry), 600));
+}
+
+#[test]
+fn polls_that_the_budget_cannot_make_in_time_are_planned_further_apart() {
+    let account = account();
+    account.pacing.set_poll_interval(Duration::from_hours(2));
+    let wait = |running, hours: i64| {
+        let at = start() + TimeDelta::hours(hours);
+        let checked = Checked { at, took: Duration::ZERO, fraction: 1.0 };
+        let job = LeasedJob { running, ..job(false) };
+        (expect_open(decide(&account, &job, Ok(not_completed()), checked)).due_at - at).num_minutes()
+    };
+    assert_eq!(wait(0, 1), 120, "by the schedule, ten minutes");
+    assert_eq!(wait(9, 1), 360, "which is longer than needed");
+    assert_eq!(wait(0, 23), 60, "the last one is when the flow is given up");
+    assert_eq!(account.first_poll_at(start()), start() + TimeDelta::hours(2));
+}
+
+#[test]
 fn trouble_of_the_account_costs_the_verification_nothing() {
     let errors = [
         ProviderError::Throttled { code: "Throttling.User".into(), retry_after: None },
@@ -175,6 +212,8 @@ fn a_recheck_without_a_result_ends_and_replaces_nothing() {
     let recheck = LeasedJob { recheck: true, ..job(true) };
     assert!(!expect_final(after(&recheck, Ok(not_completed()), 0)).replaces);
     assert_eq!(expect_open(after(&recheck, Err(unavailable()), 0)).lane, Some(Lane::Retry));
+    let in_bulk = LeasedJob { lane: Lane::Poll, ..recheck };
+    assert_eq!(expect_open(after(&in_bulk, Err(unavailable()), 0)).lane, Some(Lane::Poll));
 }
 
 #[test]

@@ -20,10 +20,9 @@ use url::Url;
 use uuid::Uuid;
 
 use super::Service;
-use super::account::{Account, later};
+use super::account::Account;
 use super::collect_result::AccountEffect;
 use super::pace::NoSlot;
-use crate::domain::schedule::FIRST_POLL;
 use crate::domain::{TokenHash, VerificationId};
 use crate::provider::initialize::{Callback, InitializeRequest, Initialized, ReturnTo};
 use crate::store::{
@@ -235,7 +234,7 @@ impl Service {
             callback_token: callback.as_ref().map(|(_, hash)| *hash),
             metadata: wish.metadata,
             registered_at: now,
-            due_at: later(now, FIRST_POLL.min(account.give_up_after)),
+            due_at: account.first_poll_at(now),
             initialized: true,
         };
         let request = InitializeRequest {

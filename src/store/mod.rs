@@ -12,6 +12,7 @@ mod error;
 mod hints;
 mod initializations;
 mod known;
+mod lease_due;
 mod migrate;
 mod records;
 mod returns;
@@ -28,13 +29,14 @@ use sqlx::{Connection, Executor, PgPool};
 
 use known::Known;
 
-pub use accounts::{AccountHealth, CallSlot, Failing};
+pub use accounts::{AccountHealth, CallSlot, Failing, Outage, PollLoad};
 pub use answers::{AnswerRead, Reader};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
-pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
+pub use collect_jobs::{Overdue, Sorted};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
+pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
 pub use returns::Returned;
