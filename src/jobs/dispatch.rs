@@ -77,7 +77,7 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
         };
         let Ok(first) = first else { return };
         let leased_at = Instant::now();
-        let leased = steps::lease(&service, &account, &mut turns, permits.available_permits() + 1).await;
+        let leased = steps::lease(&service, &account, &mut turns, permits.available_permits() + 1, leased_at).await;
         match leased {
             Ok((in_turn, Leased { jobs, is_all, urgent_in, bulk_in })) => {
                 let answered_at = Instant::now();

@@ -77,9 +77,10 @@ pub async fn lease(
     account: &Account,
     turns: &mut Turns,
     room: usize,
+    at: Instant,
 ) -> Result<(bool, Leased), StoreError> {
     let now = service.clock.now();
-    let turn = turns.next(now);
+    let turn = turns.next(now, at);
     let leased = service
         .store
         .lease_due(Lease {
@@ -94,7 +95,7 @@ pub async fn lease(
             turn,
         })
         .await?;
-    turns.took(turn, &leased);
+    turns.took(turn, &leased, at);
     Ok((turn.is_some(), leased))
 }
 

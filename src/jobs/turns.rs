@@ -32,14 +32,14 @@ pub struct Turns {
 impl Turns {
     const LANES: [Lane; 2] = [Lane::Retry, Lane::Poll];
 
-    /// The lane whose turn it is, if it is one's.
-    pub fn next(&mut self, now: DateTime<Utc>) -> Option<LaneTurn> {
+    /// The lane whose turn it is at `at`, by the business clock `now`, if it is one's.
+    pub fn next(&mut self, now: DateTime<Utc>, at: Instant) -> Option<LaneTurn> {
         if std::mem::take(&mut self.had_no_slot) || self.calls + 1 < SHARE {
             return None;
         }
         let waits = |lane: &Lane| {
             let empty_since = self.empty_since[usize::from(*lane == Lane::Poll)];
-            empty_since.is_none_or(|since| since.elapsed() >= LOOK_AGAIN)
+            empty_since.is_none_or(|since| at.saturating_duration_since(since) >= LOOK_AGAIN)
         };
         let mut lanes = Self::LANES.into_iter().filter(waits);
         let lane = lanes.clone().find(|lane| Some(*lane) != self.last).or_else(|| lanes.next())?;
@@ -49,7 +49,7 @@ impl Turns {
     }
 
     /// Notes what was leased, in a lane's turn or out of all.
-    pub fn took(&mut self, turn: Option<LaneTurn>, leased: &Leased) {
+    pub fn took(&mut self, turn: Option<LaneTurn>, leased: &Leased, at: Instant) {
         match turn {
             None => {
                 self.calls += leased.jobs.len();
@@ -57,7 +57,7 @@ impl Turns {
             }
             Some(turn) if leased.jobs.is_empty() && !has_slot(turn.pace, leased) => self.had_no_slot = true,
             Some(turn) if leased.jobs.is_empty() => {
-                self.empty_since[usize::from(turn.lane == Lane::Poll)] = Some(Instant::now());
+                self.empty_since[usize::from(turn.lane == Lane::Poll)] = Some(at);
             }
             Some(turn) => *self = Self { last: Some(turn.lane), empty_since: self.empty_since, ..Self::default() },
         }

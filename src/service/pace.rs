@@ -29,12 +29,7 @@ const RATE_RECOVERY: f64 = 0.05;
 const REFUSED_MEMORY: Duration = Duration::from_mins(10);
 
 /// When the provider counts as down. What is poisoned makes up a few verifications, and others are answered meanwhile.
-const OUTAGE: Outage = Outage {
-    calls: 20,
-    verifications: 5,
-    lasting: Duration::from_secs(30),
-    reason: UNREACHABLE,
-};
+const OUTAGE: Outage = Outage { calls: 20, verifications: 5, lasting: Duration::from_secs(30), reason: UNREACHABLE };
 const UNREACHABLE: &str = Trouble::Unreachable.as_str();
 
 /// How many further slots a call takes that comes too late for its own.
@@ -63,13 +58,7 @@ pub fn bulk_rate(qps: u32, rate: f64) -> f64 {
 
 impl Account {
     pub fn rate(&self) -> Rate {
-        Rate {
-            qps: self.qps,
-            slack: SLACK,
-            horizon: HORIZON,
-            bulk_horizon: BULK_HORIZON,
-            recovery: RATE_RECOVERY,
-        }
+        Rate { qps: self.qps, slack: SLACK, horizon: HORIZON, bulk_horizon: BULK_HORIZON, recovery: RATE_RECOVERY }
     }
 }
 
@@ -78,7 +67,7 @@ impl Account {
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     pub asked_at: Instant,
-    pace: Pace,
+    pub pace: Pace,
     /// Not before this: the slot has come for certain.
     from: Instant,
     /// Not after this: the slot may be too long ago.

@@ -3,10 +3,11 @@
 
 use checkback::service::Service;
 use checkback::service::account::Account;
-use checkback::store::{CheckedFinal, Leased, LeasedJob, Standing};
+use checkback::store::{CheckedFinal, Leased, LeasedJob, Pace, Standing};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use checkback::domain::VerificationId;
+use checkback::domain::schedule::Lane;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -95,6 +96,8 @@ impl Planted {
             .map(|row| LeasedJob {
                 id: VerificationId(row.get("verification_id")),
                 token,
+                lane: Lane::Poll,
+                pace: Pace::Bulk,
                 transaction_id: row.get("transaction_id"),
                 merchant_biz_id: row.get("merchant_biz_id"),
                 product: row.get("product"),
@@ -110,7 +113,7 @@ impl Planted {
                 standing: if row.get("failing") { Standing::Probed } else { Standing::Well },
             })
             .collect();
-        Leased { jobs, is_all: false }
+        Leased { jobs, is_all: false, urgent_in: 0.0, bulk_in: 0.1 }
     }
 
     /// The first of the two transactions; false when the lease was lost.

@@ -8,15 +8,16 @@ use std::time::Duration;
 use checkback::clock::Clock;
 use checkback::domain::{Outcome, ProviderError, TokenHash};
 use checkback::entropy::Entropy;
-use checkback::jobs::{InFlight, LEASE, MOST_IN_FLIGHT, POLL, RECOVERY, RENEWAL, steps};
+use checkback::jobs::{InFlight, LEASE, MOST_IN_FLIGHT, POLL, RECOVERY, RENEWAL, Turns, steps};
 use checkback::lifecycle::Tasks;
 use checkback::provider::alibaba::credentials::Credentials;
 use checkback::provider::alibaba::endpoint::Endpoint;
 use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use checkback::service::Service;
-use checkback::service::account::{Account, Starting};
+use checkback::service::account::{Account, Pacing, Starting};
 use checkback::service::collect_result::Decision;
-use checkback::service::pace::{Slot, Turn};
+use checkback::service::pace::{HORIZON, Slot, Turn};
+use checkback::service::polls::PollWatch;
 use checkback::store::{CheckedFinal, CheckedOpen, LeasedJob, Standing, Store};
 use chrono::{DateTime, Utc};
 use rand::RngExt;
@@ -41,6 +42,7 @@ pub enum Loop {
     Renew,
     Recover,
     Overdue,
+    Sort,
 }
 
 pub enum Step {
@@ -87,6 +89,8 @@ pub struct Replica {
     pub finals: Vec<(LeasedJob, CheckedFinal)>,
     pub opens: Vec<(LeasedJob, CheckedOpen)>,
     calls: usize,
+    turns: Turns,
+    polls: PollWatch,
 }
 
 impl Replica {
@@ -101,6 +105,8 @@ impl Replica {
             finals: Vec::new(),
             opens: Vec::new(),
             calls: 0,
+            turns: Turns::default(),
+            polls: PollWatch::default(),
         }
     }
 
@@ -146,6 +152,7 @@ impl Replica {
             give_up_after: span(world.plan.give_up_after),
             callback_token: Some(TokenHash::of(ACCOUNT_TOKEN)),
             starting: Starting::default(),
+            pacing: Pacing::default(),
             provider: Arc::new(client),
         };
         let mut options = world.database.options();
@@ -209,6 +216,7 @@ impl World {
             Step::Loop(Loop::Flush) => return self.flush(replica).await,
             Step::Loop(Loop::Renew) => self.renew(replica).await,
             Step::Loop(Loop::Recover) => self.recover(replica).await,
+            Step::Loop(Loop::Sort) => self.sort(replica).await,
             Step::Loop(Loop::Overdue) => self.end_overdue(replica).await,
             Step::Send { job, slot, slots } => self.send(replica, job, slot, slots).await,
             Step::Arrive { job } => return self.arrive(replica, job).await,
@@ -240,11 +248,14 @@ impl World {
             // An answer gives room and looks again.
             return;
         }
-        let leased = match self.planted {
-            Some(planted) if planted.leases_itself() => planted.lease(&mut self.sql, &service, &account).await,
-            _ => steps::lease(&service, &account, room).await.unwrap(),
-        };
         let leased_at = self.instant(self.now);
+        let (in_turn, leased) = match self.planted {
+            Some(planted) if planted.leases_itself() => (false, planted.lease(&mut self.sql, &service, &account).await),
+            _ => {
+                let turns = &mut self.replicas[replica].turns;
+                steps::lease(&service, &account, turns, room, leased_at).await.unwrap()
+            }
+        };
         let answered = self.now.plus(self.statement());
         let none = leased.jobs.is_empty();
         for job in leased.jobs {
@@ -252,7 +263,7 @@ impl World {
             self.note(&format!("r{replica} leases {n}"));
             self.replicas[replica].in_flight.add(job.id, job.token, leased_at);
             self.replicas[replica].calls += 1;
-            let slot = Slot::new(leased_at, self.instant(answered), job.slot_in);
+            let slot = Slot::new(leased_at, self.instant(answered), job.slot_in, job.pace);
             self.send_at_slot(replica, Box::new(job), slot, answered, 1);
         }
         if !none {
@@ -260,10 +271,10 @@ impl World {
             let late = self.random.random_range(0..micros(RECOVERY));
             let other = self.random.random_range(0..self.replicas.len());
             self.schedule(other, Loop::Recover, self.now.plus(micros(LEASE) + late));
-            if !leased.is_all {
-                self.schedule(replica, Loop::Look, answered);
-                return;
-            }
+        }
+        if in_turn || !(none || leased.is_all) {
+            self.schedule(replica, Loop::Look, answered);
+            return;
         }
         // The rest of the loop that leases.
         let now = service.clock.now();
@@ -271,8 +282,13 @@ impl World {
             None => return,
             Some(due_at) if due_at <= now && leased.is_all => answered,
             Some(due_at) if due_at <= now => {
-                let spacing = SECOND / i64::from(account.qps);
-                self.now.plus(spacing.clamp(2 * MILLISECOND, SECOND / 2))
+                // What is in the wrong lane by now is not leased; a loop looks for it every second.
+                let poll = self.random.random_range(MILLISECOND..SECOND);
+                self.schedule(replica, Loop::Sort, self.now.plus(poll));
+                let to_urgent = leased.urgent_in - HORIZON.as_secs_f64();
+                let slot_in = if to_urgent > 0.0 { to_urgent } else { leased.bulk_in };
+                let wait = Duration::try_from_secs_f64(slot_in).map_or(0, micros);
+                self.now.plus(if wait == 0 { 20 * MILLISECOND } else { wait.clamp(2 * MILLISECOND, SECOND / 2) })
             }
             Some(due_at) => Moment::of(due_at).plus(-self.replicas[replica].clock_off).max(answered),
         };
@@ -330,9 +346,10 @@ impl World {
         let (service, account) = self.replicas[replica].parts();
         if slot.turn(self.instant(self.now)) == Turn::Missed && slots <= SPARE_SLOTS {
             self.explored.missed_slots += 1;
-            let slot_in = service.store.take_slot(&account.name, account.rate()).await.unwrap();
+            let now = service.clock.now();
+            let slot_in = service.store.take_slot(&account.name, account.rate(), slot.pace, now).await.unwrap();
             let answered = self.now.plus(self.statement());
-            let slot = Slot::new(self.instant(self.now), self.instant(answered), slot_in);
+            let slot = Slot::new(self.instant(self.now), self.instant(answered), slot_in, slot.pace);
             self.send_at_slot(replica, job, slot, answered, slots + 1);
             return;
         }
@@ -500,6 +517,14 @@ impl World {
         }
     }
 
+    async fn sort(&mut self, replica: usize) {
+        let (service, account) = self.replicas[replica].parts();
+        if steps::sort_lanes(&service, &account).await.unwrap() {
+            self.schedule(replica, Loop::Sort, self.now.plus(MILLISECOND));
+        }
+        self.schedule(replica, Loop::Look, self.now);
+    }
+
     async fn end_overdue(&mut self, replica: usize) {
         if self.planted == Some(Planted::RetryPastDeadline) {
             return;
@@ -520,8 +545,10 @@ impl World {
         for replica in 0..self.replicas.len() {
             if self.replicas[replica].stands() {
                 self.put_clocks(replica).await;
-                let (service, _) = self.replicas[replica].parts();
+                let (service, account) = self.replicas[replica].parts();
                 steps::forget_unmatched(&service).await;
+                let polls = &mut self.replicas[replica].polls;
+                service.plan_polls(&account, polls).await.unwrap();
             }
         }
         if self.now < Moment(400 * DAY) {

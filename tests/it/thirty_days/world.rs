@@ -130,7 +130,6 @@ pub struct World {
     pub explored: Explored,
     /// Registrations and callbacks that are still to come.
     to_come: usize,
-    pub spent: BTreeMap<&'static str, (u64, std::time::Duration)>,
     /// People whose check is final.
     pub settled: usize,
     shown: VecDeque<String>,
@@ -186,7 +185,6 @@ impl World {
             base: Instant::now(),
             explored: Explored::default(),
             to_come: 0,
-            spent: BTreeMap::new(),
             settled: 0,
             shown: VecDeque::new(),
             trace: 0xcbf2_9ce4_8422_2325,
@@ -250,40 +248,13 @@ impl World {
             }
             self.now = self.now.max(at);
             self.explored.events += 1;
-            let kind = match &event {
-                Event::Register(_) => "register",
-                Event::Callback { .. } => "callback",
-                Event::Happens(_) => "happens",
-                Event::Starts(_) => "starts",
-                Event::Replica { step, .. } => match step {
-                    Step::Loop(Loop::Hints) => "hints",
-                    Step::Loop(Loop::Look) => "look",
-                    Step::Loop(Loop::Flush) => "flush",
-                    Step::Loop(Loop::Renew) => "renew",
-                    Step::Loop(Loop::Recover) => "recover",
-                    Step::Loop(Loop::Overdue) => "overdue",
-                    Step::Send { .. } => "send",
-                    Step::Arrive { .. } => "arrive",
-                    Step::Answer { .. } => "answer",
-                    Step::Remember { .. } => "remember",
-                },
-                _ => "other",
-            };
-            let started = std::time::Instant::now();
             self.handle(event).await?;
-            self.spent(kind, started);
             // Long after the last deadline; whatever is open now stays open.
             if self.is_over() || self.now > Moment(120 * DAY) {
                 break;
             }
         }
         self.check_end().await
-    }
-
-    fn spent(&mut self, kind: &'static str, started: std::time::Instant) {
-        let spent = self.spent.entry(kind).or_default();
-        spent.0 += 1;
-        spent.1 += started.elapsed();
     }
 
     /// Everybody's check is final, and nothing more will come in.
