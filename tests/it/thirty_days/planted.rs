@@ -74,7 +74,7 @@ impl Planted {
                 SET next_slot_at = b.slot_at + make_interval(secs => $4),
                     probe_at = CASE WHEN failing_since IS NOT NULL THEN $2 + interval '1 minute' ELSE probe_at END
                 FROM account b, leased
-                WHERE account = $1
+                WHERE accounts.account = $1
             )
             SELECT l.*, v.transaction_id, v.merchant_biz_id, v.product, v.expect_video, v.registered_at,
                 extract(epoch FROM b.slot_at - database_now())::double precision AS slot_in,
