@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::{POLL, steps};
 use super::upkeep::stops_within;
+use super::{POLL, steps};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::Account;

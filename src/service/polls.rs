@@ -55,7 +55,9 @@ pub fn plan(waiting: &[(u32, u64)], qps: u32, rate: f64, others: f64) -> PollPla
         wanted,
         free,
         interval,
-        sufficient_qps: (1..=1_000_000).find(|qps| bulk_rate(*qps, f64::from(*qps)) >= wanted + others).unwrap_or(u32::MAX),
+        sufficient_qps: (1..=1_000_000)
+            .find(|qps| bulk_rate(*qps, f64::from(*qps)) >= wanted + others)
+            .unwrap_or(u32::MAX),
     }
 }
 
@@ -95,7 +97,8 @@ impl Service {
         let load = self.store.poll_load(&account.name, account.rate(), now).await?;
         let plan = plan(&load.waiting, account.qps, load.rate, watch.others(&load, now));
         account.pacing.set_poll_interval(plan.interval.min(account.give_up_after));
-        let gauge = |name: &'static str, value: f64| metrics::gauge!(name, "account" => account.name.clone()).set(value);
+        let gauge =
+            |name: &'static str, value: f64| metrics::gauge!(name, "account" => account.name.clone()).set(value);
         gauge("checkback_polls_wanted_per_second", plan.wanted);
         gauge("checkback_polls_free_per_second", plan.free);
         gauge("checkback_poll_interval_seconds", plan.interval.as_secs_f64());
@@ -116,12 +119,21 @@ impl PollWatch {
     fn report(&mut self, account: &Account, plan: &PollPlan, now: DateTime<Utc>) {
         if plan.interval.is_zero() {
             if self.warned_at.take().is_some() {
-                info!(account = account.name, waiting = plan.waiting, "waiting verifications are polled on schedule again");
+                info!(
+                    account = account.name,
+                    waiting = plan.waiting,
+                    "waiting verifications are polled on schedule again"
+                );
             }
         } else if self.warned_at.is_none_or(|at| now - at >= SAY_AGAIN) {
             self.warned_at = Some(now);
-            warn!(account = account.name, waiting = plan.waiting, qps = account.qps, sufficient_qps = plan.sufficient_qps,
-                "{plan}");
+            warn!(
+                account = account.name,
+                waiting = plan.waiting,
+                qps = account.qps,
+                sufficient_qps = plan.sufficient_qps,
+                "{plan}"
+            );
         }
     }
 }

@@ -76,24 +76,24 @@ impl Store {
         rows.into_iter()
             .map(|row| {
                 Ok(LeasedJob {
-                id: VerificationId(row.verification_id),
-                token,
-                lane: lane(row.lane, row.verification_id)?,
-                pace: Pace::Urgent,
-                transaction_id: row.transaction_id,
-                merchant_biz_id: row.merchant_biz_id,
-                product: row.product,
-                expect_video: row.expect_video,
-                registered_at: row.registered_at,
-                hinted_at: row.hinted_at,
-                callback_at: row.callback_at,
-                recheck: row.recheck,
-                checks: count(row.checks),
-                running: count(row.running),
-                faults: count(row.faults),
-                slot_in: 0.0,
-                standing: Standing::Well,
-            })
+                    id: VerificationId(row.verification_id),
+                    token,
+                    lane: lane(row.lane, row.verification_id)?,
+                    pace: Pace::Urgent,
+                    transaction_id: row.transaction_id,
+                    merchant_biz_id: row.merchant_biz_id,
+                    product: row.product,
+                    expect_video: row.expect_video,
+                    registered_at: row.registered_at,
+                    hinted_at: row.hinted_at,
+                    callback_at: row.callback_at,
+                    recheck: row.recheck,
+                    checks: count(row.checks),
+                    running: count(row.running),
+                    faults: count(row.faults),
+                    slot_in: 0.0,
+                    standing: Standing::Well,
+                })
             })
             .collect()
     }

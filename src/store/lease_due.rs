@@ -310,7 +310,8 @@ impl Store {
         for row in rows {
             (leased.is_all, leased.urgent_in, leased.bulk_in) = (row.is_all, row.urgent_in, row.bulk_in);
             let Some(id) = row.verification_id else { continue };
-            let missing = || StoreError::Inconsistent { table: "collect_jobs", column: "verification_id", row: id.to_string() };
+            let missing =
+                || StoreError::Inconsistent { table: "collect_jobs", column: "verification_id", row: id.to_string() };
             leased.jobs.push(LeasedJob {
                 id: VerificationId(id),
                 token: lease.token,

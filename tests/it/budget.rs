@@ -332,11 +332,13 @@ async fn what_waited_long_is_fresh_no_more_and_a_late_collect_for_a_video_that_i
     for (lane, ago) in [(Lane::Fresh, 59), (Lane::Fresh, 61), (Lane::Video, 61), (Lane::Video, 7200)] {
         budget.jobs(lane, 1, TimeDelta::seconds(ago)).await;
     }
-    sqlx::query("UPDATE collect_jobs SET due_at = $1, nudged_at = $1 WHERE hinted_at < $1::timestamptz - interval '1 hour'")
-        .bind(budget.now)
-        .execute(&budget.pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "UPDATE collect_jobs SET due_at = $1, nudged_at = $1 WHERE hinted_at < $1::timestamptz - interval '1 hour'",
+    )
+    .bind(budget.now)
+    .execute(&budget.pool)
+    .await
+    .unwrap();
     let (gone, stale) = (budget.now - TimeDelta::minutes(30), budget.now - TimeDelta::minutes(1));
     assert_eq!(budget.store.sort_lanes(ACCOUNT, gone, stale, 10).await.unwrap().moved, 2);
     let lanes: Vec<(i16, i64)> = sqlx::query_as(
@@ -357,7 +359,8 @@ async fn unanswered(budget: &mut Budget, calls: u128, verifications: u128) -> bo
     let mut failing = false;
     for n in 0..calls {
         let of = VerificationId(Uuid::from_u128(n % verifications));
-        failing |= budget.store.note_unanswered(ACCOUNT, of, OUTAGE, "connect_failed", false, budget.now).await.unwrap();
+        failing |=
+            budget.store.note_unanswered(ACCOUNT, of, OUTAGE, "connect_failed", false, budget.now).await.unwrap();
         budget.advance(TimeDelta::seconds(2)).await;
     }
     failing
