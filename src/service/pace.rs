@@ -157,7 +157,7 @@ impl Service {
             let next_probe_at = later(now, schedule::after_probe(u32::MAX));
             let taking = self.store.take_call_slot(&account.name, account.rate(), Pace::Bulk, now, next_probe_at);
             match taking.await {
-                Ok(CallSlot::Granted { slot_in, standing: Standing::Well }) => {
+                Ok(CallSlot::Granted { slot_in, .. }) => {
                     return Some(Slot::new(asked_at, Instant::now(), slot_in, Pace::Bulk));
                 }
                 Ok(CallSlot::Busy { slot_in }) => {
