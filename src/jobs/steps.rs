@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::in_flight::InFlight;
 use super::{LEASE, RENEWAL, Turns};
-use crate::domain::{Outcome, ProviderError, schedule};
+use crate::domain::{Flow, Outcome, ProviderError, schedule};
 use crate::provider::CheckRequest;
 use crate::service::Service;
 use crate::service::account::{Account, earlier, later};
@@ -147,12 +147,53 @@ pub async fn end_if_overdue(service: &Service, account: &Account, job: &LeasedJo
 
 /// Asks the provider once about a leased verification.
 pub async fn ask(account: &Account, job: &LeasedJob) -> Result<Outcome, ProviderError> {
-    let request = CheckRequest {
+    account.provider().check_result(&request(job)).await
+}
+
+fn request(job: &LeasedJob) -> CheckRequest {
+    CheckRequest {
         transaction_id: job.transaction_id.clone(),
         merchant_biz_id: job.merchant_biz_id.clone(),
         product: job.product.clone(),
-    };
-    account.provider.check_result(&request).await
+    }
+}
+
+/// Asks the provider how far the person came, where `result` ends a flow that nobody completed and nothing else needs
+/// the calls of the account. `None` where it was not asked or could not say.
+pub async fn explain(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    result: &Result<Outcome, ProviderError>,
+) -> Option<Flow> {
+    let now = service.clock.now();
+    if job.standing != Standing::Well || !collect_result::gives_up(account, job, result, now) {
+        return None;
+    }
+    // All operations share one rate, so this call never saves another one: it must not take a slot from any.
+    let due_at = service.store.next_due(&account.name).await.ok()?;
+    if due_at.is_some_and(|due_at| due_at <= now) {
+        return None;
+    }
+    let slot = service.take_idle_slot(account).await?;
+    service.wait_for_slot(account, slot).await;
+    match account.provider().explain(&request(job)).await {
+        Ok(flow) => flow,
+        Err(error) => {
+            debug!(verification.id = %job.id, account = account.name, code = error.code(),
+                "how far the person came could not be asked: {error}");
+            if matches!(error, ProviderError::Throttled { .. }) {
+                service.tell_account(account, job.standing, collect_result::account_effect(job.id, &Err(error))).await;
+            }
+            None
+        }
+    }
+}
+
+/// Asks for the result once more, in a slot of its own: the provider says that the flow was finished.
+pub async fn ask_again(service: &Service, account: &Account, job: &LeasedJob) -> Result<Outcome, ProviderError> {
+    service.wait_for_another_slot(account).await;
+    ask(account, job).await
 }
 
 /// Keeps what the answer says about the account, and decides what it means for the verification. Nothing of that is
@@ -163,6 +204,7 @@ pub async fn judge(
     job: &LeasedJob,
     result: Result<Outcome, ProviderError>,
     took: Duration,
+    flow: Option<&Flow>,
 ) -> Decision {
     let name = account.name.clone();
     metrics::histogram!("checkback_check_duration_seconds", "account" => name.clone()).record(took);
@@ -174,7 +216,7 @@ pub async fn judge(
             "{error}");
     }
     service.tell_account(account, job.standing, collect_result::account_effect(job.id, &result)).await;
-    let checked = Checked { at: service.clock.now(), took, fraction: service.entropy.fraction() };
+    let checked = Checked { at: service.clock.now(), took, fraction: service.entropy.fraction(), flow };
     collect_result::decide(account, job, result, checked)
 }
 

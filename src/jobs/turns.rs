@@ -70,3 +70,93 @@ fn has_slot(pace: Pace, leased: &Leased) -> bool {
         Pace::Bulk => leased.bulk_in <= BULK_HORIZON.as_secs_f64(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::VerificationId;
+    use crate::store::{LeasedJob, Standing};
+
+    fn leased(jobs: usize, pace: Pace, slot_in: f64) -> Leased {
+        let job = LeasedJob {
+            id: VerificationId(Uuid::nil()),
+            token: Uuid::nil(),
+            lane: Lane::Fresh,
+            pace,
+            transaction_id: String::new(),
+            merchant_biz_id: String::new(),
+            product: None,
+            expect_video: false,
+            registered_at: DateTime::UNIX_EPOCH,
+            hinted_at: None,
+            callback_at: None,
+            recheck: false,
+            checks: 0,
+            running: 0,
+            faults: 0,
+            slot_in: 0.0,
+            standing: Standing::Well,
+        };
+        Leased { jobs: vec![job; jobs], is_all: false, urgent_in: slot_in, bulk_in: slot_in }
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::days(10_000)
+    }
+
+    /// Calls one after the other while everything is due; what each was for.
+    fn calls(turns: &mut Turns, pace: Pace, count: usize) -> Vec<Option<Lane>> {
+        let one = leased(1, pace, 0.0);
+        let call = |_| {
+            let turn = turns.next(now());
+            turns.took(turn, &one);
+            turn.map(|turn| turn.lane)
+        };
+        (0..count).map(call).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_call_in_ten_is_the_turn_of_retries_or_of_polls() {
+        let mut turns = Turns::default();
+        let order = calls(&mut turns, Pace::Urgent, 100);
+        let count = |lane| order.iter().filter(|turn| **turn == lane).count();
+        assert_eq!((count(Some(Lane::Retry)), count(Some(Lane::Poll)), count(None)), (5, 5, 90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_waits_for_a_minute_has_a_turn_and_by_the_pace_of_those_it_waits_for() {
+        for pace in [Pace::Urgent, Pace::Bulk] {
+            let mut turns = Turns::default();
+            turns.took(None, &leased(9, pace, 0.0));
+            let turn = turns.next(now()).unwrap();
+            assert_eq!((turn.lane, turn.pace, turn.due_before), (Lane::Retry, pace, now() - TimeDelta::minutes(1)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_in_which_nothing_waits_leaves_its_turn_to_the_other_and_is_looked_at_again_later() {
+        let mut turns = Turns::default();
+        turns.took(None, &leased(9, Pace::Urgent, 0.0));
+        let turn = turns.next(now());
+        turns.took(turn, &leased(0, Pace::Urgent, 0.0));
+        assert_eq!(turns.next(now()).unwrap().lane, Lane::Poll);
+        let turn = turns.next(now());
+        turns.took(turn, &leased(0, Pace::Urgent, 0.0));
+        assert!(turns.next(now()).is_none(), "nothing waits");
+        tokio::time::advance(LOOK_AGAIN).await;
+        assert_eq!(turns.next(now()).unwrap().lane, Lane::Retry);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_without_a_slot_is_tried_again_after_others_had_the_chance() {
+        let mut turns = Turns::default();
+        turns.took(None, &leased(9, Pace::Bulk, 0.0));
+        let turn = turns.next(now());
+        turns.took(turn, &leased(0, Pace::Bulk, 0.06));
+        assert!(turns.next(now()).is_none(), "an urgent one may come first");
+        assert_eq!(turns.next(now()).unwrap().lane, Lane::Retry);
+    }
+}

@@ -1,8 +1,8 @@
 //! An account at a provider, as the service sees it: its limits, its retention, who answers for it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -46,6 +46,25 @@ impl Pacing {
     }
 }
 
+/// A value that may be replaced while it is in use: whoever has the old one goes on with it.
+#[derive(Debug)]
+pub struct Rotating<T>(RwLock<T>);
+
+impl<T: Clone> Rotating<T> {
+    pub fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    pub fn get(&self) -> T {
+        // It is replaced whole, so a poisoned lock holds a sound one.
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
 pub struct Account {
     pub name: String,
     /// Calls a second that the provider allows, over all replicas.
@@ -54,10 +73,10 @@ pub struct Account {
     pub video_retention: Duration,
     pub give_up_after: Duration,
     /// What callbacks must carry where their verification has no token of its own.
-    pub callback_token: Option<TokenHash>,
+    pub callback_token: Rotating<Option<TokenHash>>,
     pub starting: Starting,
     pub pacing: Pacing,
-    pub provider: Arc<dyn Provider>,
+    pub providers: Rotating<Arc<dyn Provider>>,
 }
 
 impl fmt::Debug for Account {
@@ -76,9 +95,14 @@ pub struct Deadlines {
 }
 
 impl Account {
+    /// Who is asked now; with another key, somebody else the next time.
+    pub fn provider(&self) -> Arc<dyn Provider> {
+        self.providers.get()
+    }
+
     /// Whether results of this product can be asked for; if not, why.
     pub fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {
-        self.provider.check_product(product)
+        self.provider().check_product(product)
     }
 
     /// When a verification that was registered at `now` is first asked about, should nothing be heard.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::account::{Account, Deadlines, later};
 use crate::domain::schedule::{Lane, after_fault, after_running};
-use crate::domain::{FinalStatus, Outcome, ProviderError, Trouble, VerificationId};
+use crate::domain::{FinalStatus, Flow, Outcome, ProviderError, Trouble, VerificationId};
 use crate::store::{CheckedFinal, CheckedOpen, LeasedJob};
 
 /// The provider's word for "the person is done, the result is not": the flow is not void, however long it takes.
@@ -47,11 +47,13 @@ pub enum AccountEffect {
 
 /// The circumstances of one check.
 #[derive(Clone, Copy, Debug)]
-pub struct Checked {
+pub struct Checked<'a> {
     pub at: DateTime<Utc>,
     pub took: Duration,
     /// Jitter, in `0.0..1.0`.
     pub fraction: f64,
+    /// Of a flow that is given up now: how far the person came, where the provider said so.
+    pub flow: Option<&'a Flow>,
 }
 
 /// The outcome's label in metrics and history.
@@ -113,7 +115,7 @@ pub fn decide(
     account: &Account,
     job: &LeasedJob,
     result: Result<Outcome, ProviderError>,
-    checked: Checked,
+    checked: Checked<'_>,
 ) -> Decision {
     let deadlines = account.deadlines(job.registered_at, job.hinted_at);
     let detail = check_detail(job, &result, checked);
@@ -142,7 +144,10 @@ pub fn decide(
             ..without_result(job, finding.status, finding.reason, checked.at)
         }),
         Ok(Outcome::Running(code)) => {
-            if let Some(reason) = ends_unfinished(account, job, &code, deadlines, checked.at) {
+            if let Some(mut reason) = ends_unfinished(account, job, &code, deadlines, checked.at) {
+                if let Some(flow) = checked.flow {
+                    reason = format!("{reason} {flow}");
+                }
                 return Decision::Final(CheckedFinal {
                     check_detail: Some(detail),
                     last_error: Some(code),
@@ -224,8 +229,21 @@ fn ends_unfinished(
     Some(format!("The person did not complete the check within {given} of its registration."))
 }
 
+/// Whether this answer ends a verification that nobody completed: what the provider knows of the flow is then worth a
+/// call.
+pub fn gives_up(
+    account: &Account,
+    job: &LeasedJob,
+    result: &Result<Outcome, ProviderError>,
+    now: DateTime<Utc>,
+) -> bool {
+    let Ok(Outcome::Running(code)) = result else { return false };
+    let deadlines = account.deadlines(job.registered_at, job.hinted_at);
+    !job.recheck && ends_unfinished(account, job, code, deadlines, now).is_some()
+}
+
 /// The history's row of a check: codes and times, nothing out of the answer.
-fn check_detail(job: &LeasedJob, result: &Result<Outcome, ProviderError>, checked: Checked) -> String {
+fn check_detail(job: &LeasedJob, result: &Result<Outcome, ProviderError>, checked: Checked<'_>) -> String {
     let code = match result {
         Ok(Outcome::Finished(finding)) => finding.sub_code.as_deref(),
         Ok(Outcome::Running(code)) => Some(code.as_str()),
@@ -241,8 +259,14 @@ fn check_detail(job: &LeasedJob, result: &Result<Outcome, ProviderError>, checke
         "code": code,
         "duration_ms": u64::try_from(checked.took.as_millis()).unwrap_or(u64::MAX),
     });
-    if let (Some(notes), Some(members)) = (notes, detail.as_object_mut()) {
-        members.insert("notes".to_owned(), json!(notes));
+    if let Some(notes) = notes {
+        detail["notes"] = json!(notes);
+    }
+    if let Some(flow) = checked.flow {
+        detail["flow"] = json!(flow.as_str());
+        if let Flow::Interrupted { page, code } = flow {
+            detail["interrupted_at"] = json!({ "page": page, "code": code });
+        }
     }
     detail.to_string()
 }

@@ -137,7 +137,7 @@ struct Call {
 impl Account {
     /// Checks the members that the merchant gives for a new transaction.
     pub fn prepare(&self, members: Map<String, Value>, beside: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
-        self.provider.prepare(members, beside)
+        self.provider().prepare(members, beside)
     }
 }
 
@@ -154,7 +154,7 @@ impl Service {
                 return self.settle(id, InitializationEnd::Refused("not_sent")).await;
             }
         };
-        let result = account.provider.initialize(&call.request).await;
+        let result = account.provider().initialize(&call.request).await;
         // The result must not wait for a database that hangs.
         drop(tokio::time::timeout(PATIENCE, self.tell_account(account, standing, effect(&result))).await);
         match result {

@@ -39,6 +39,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How long a call that somebody waits for may stand in line for its slot.
 const IN_LINE: Duration = Duration::from_secs(2);
+/// How soon a slot must come for a call that nobody waits for.
+const WHILE_IDLE: Duration = Duration::from_secs(2);
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
@@ -135,6 +137,37 @@ impl Service {
                     warn!(error = &error as &dyn std::error::Error, "no slot could be taken for a call");
                     tokio::time::sleep(AFTER_FAILURE).await;
                 }
+            }
+        }
+    }
+
+    /// Waits for a slot that no job was leased with.
+    pub async fn wait_for_another_slot(&self, account: &Account) {
+        let now = Instant::now();
+        // One that is over already: another is taken.
+        let missed = Slot::new(now, now, -LATEST.as_secs_f64() * 2.0, Pace::Urgent);
+        self.wait_for_slot(account, missed).await;
+    }
+
+    /// Takes a slot for a call that can as well be left out; `None` where there is none soon.
+    pub async fn take_idle_slot(&self, account: &Account) -> Option<Slot> {
+        let until = Instant::now() + WHILE_IDLE;
+        loop {
+            let (now, asked_at) = (self.clock.now(), Instant::now());
+            let next_probe_at = later(now, schedule::after_probe(u32::MAX));
+            let taking = self.store.take_call_slot(&account.name, account.rate(), Pace::Bulk, now, next_probe_at);
+            match taking.await {
+                Ok(CallSlot::Granted { slot_in, .. }) => {
+                    return Some(Slot::new(asked_at, Instant::now(), slot_in, Pace::Bulk));
+                }
+                Ok(CallSlot::Busy { slot_in }) => {
+                    let wait = Duration::try_from_secs_f64(slot_in).unwrap_or_default().max(SHORTEST_WAIT);
+                    if Instant::now() + wait > until {
+                        return None;
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return None,
             }
         }
     }

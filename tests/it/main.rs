@@ -33,6 +33,8 @@ mod replicas;
 #[cfg(feature = "simulator")]
 mod returns;
 #[cfg(feature = "simulator")]
+mod rotation;
+#[cfg(feature = "simulator")]
 mod schedule;
 mod support;
 #[cfg(feature = "simulator")]
