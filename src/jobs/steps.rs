@@ -166,17 +166,31 @@ pub async fn explain(
     job: &LeasedJob,
     result: &Result<Outcome, ProviderError>,
 ) -> Option<Flow> {
-    let now = service.clock.now();
-    if job.standing != Standing::Well || !collect_result::gives_up(account, job, result, now) {
-        return None;
-    }
-    // All operations share one rate, so this call never saves another one: it must not take a slot from any.
-    let due_at = service.store.next_due(&account.name).await.ok()?;
-    if due_at.is_some_and(|due_at| due_at <= now) {
+    if !may_be_explained(service, account, job, result).await {
         return None;
     }
     let slot = service.take_idle_slot(account).await?;
     service.wait_for_slot(account, slot).await;
+    explain_now(service, account, job).await
+}
+
+/// Whether it is worth a call that nothing else needs to ask how far the person came.
+pub async fn may_be_explained(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    result: &Result<Outcome, ProviderError>,
+) -> bool {
+    let now = service.clock.now();
+    if job.standing != Standing::Well || !collect_result::gives_up(account, job, result, now) {
+        return false;
+    }
+    // All operations share one rate, so this call never saves another one: it must not take a slot from any.
+    service.store.next_due(&account.name).await.is_ok_and(|due_at| due_at.is_none_or(|due_at| due_at > now))
+}
+
+/// Asks how far the person came; the slot of that call has come.
+pub async fn explain_now(service: &Service, account: &Account, job: &LeasedJob) -> Option<Flow> {
     match account.provider().explain(&request(job)).await {
         Ok(flow) => flow,
         Err(error) => {

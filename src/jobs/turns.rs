@@ -111,8 +111,8 @@ mod tests {
     fn calls(turns: &mut Turns, pace: Pace, count: usize) -> Vec<Option<Lane>> {
         let one = leased(1, pace, 0.0);
         let call = |_| {
-            let turn = turns.next(now());
-            turns.took(turn, &one);
+            let turn = turns.next(now(), Instant::now());
+            turns.took(turn, &one, Instant::now());
             turn.map(|turn| turn.lane)
         };
         (0..count).map(call).collect()
@@ -130,8 +130,8 @@ mod tests {
     async fn only_what_waits_for_a_minute_has_a_turn_and_by_the_pace_of_those_it_waits_for() {
         for pace in [Pace::Urgent, Pace::Bulk] {
             let mut turns = Turns::default();
-            turns.took(None, &leased(9, pace, 0.0));
-            let turn = turns.next(now()).unwrap();
+            turns.took(None, &leased(9, pace, 0.0), Instant::now());
+            let turn = turns.next(now(), Instant::now()).unwrap();
             assert_eq!((turn.lane, turn.pace, turn.due_before), (Lane::Retry, pace, now() - TimeDelta::minutes(1)));
         }
     }
@@ -139,24 +139,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lane_in_which_nothing_waits_leaves_its_turn_to_the_other_and_is_looked_at_again_later() {
         let mut turns = Turns::default();
-        turns.took(None, &leased(9, Pace::Urgent, 0.0));
-        let turn = turns.next(now());
-        turns.took(turn, &leased(0, Pace::Urgent, 0.0));
-        assert_eq!(turns.next(now()).unwrap().lane, Lane::Poll);
-        let turn = turns.next(now());
-        turns.took(turn, &leased(0, Pace::Urgent, 0.0));
-        assert!(turns.next(now()).is_none(), "nothing waits");
+        turns.took(None, &leased(9, Pace::Urgent, 0.0), Instant::now());
+        let turn = turns.next(now(), Instant::now());
+        turns.took(turn, &leased(0, Pace::Urgent, 0.0), Instant::now());
+        assert_eq!(turns.next(now(), Instant::now()).unwrap().lane, Lane::Poll);
+        let turn = turns.next(now(), Instant::now());
+        turns.took(turn, &leased(0, Pace::Urgent, 0.0), Instant::now());
+        assert!(turns.next(now(), Instant::now()).is_none(), "nothing waits");
         tokio::time::advance(LOOK_AGAIN).await;
-        assert_eq!(turns.next(now()).unwrap().lane, Lane::Retry);
+        assert_eq!(turns.next(now(), Instant::now()).unwrap().lane, Lane::Retry);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_without_a_slot_is_tried_again_after_others_had_the_chance() {
         let mut turns = Turns::default();
-        turns.took(None, &leased(9, Pace::Bulk, 0.0));
-        let turn = turns.next(now());
-        turns.took(turn, &leased(0, Pace::Bulk, 0.06));
-        assert!(turns.next(now()).is_none(), "an urgent one may come first");
-        assert_eq!(turns.next(now()).unwrap().lane, Lane::Retry);
+        turns.took(None, &leased(9, Pace::Bulk, 0.0), Instant::now());
+        let turn = turns.next(now(), Instant::now());
+        turns.took(turn, &leased(0, Pace::Bulk, 0.06), Instant::now());
+        assert!(turns.next(now(), Instant::now()).is_none(), "an urgent one may come first");
+        assert_eq!(turns.next(now(), Instant::now()).unwrap().lane, Lane::Retry);
     }
 }

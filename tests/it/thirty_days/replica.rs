@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkback::clock::Clock;
-use checkback::domain::{Outcome, ProviderError, TokenHash};
+use checkback::domain::schedule::after_probe;
+use checkback::domain::{Flow, Outcome, ProviderError, TokenHash};
 use checkback::entropy::Entropy;
 use checkback::jobs::{InFlight, LEASE, MOST_IN_FLIGHT, POLL, RECOVERY, RENEWAL, Turns, steps};
 use checkback::lifecycle::Tasks;
@@ -14,11 +15,11 @@ use checkback::provider::alibaba::credentials::Credentials;
 use checkback::provider::alibaba::endpoint::Endpoint;
 use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use checkback::service::Service;
-use checkback::service::account::{Account, Pacing, Starting};
+use checkback::service::account::{Account, Pacing, Rotating, Starting, later};
 use checkback::service::collect_result::Decision;
 use checkback::service::pace::{HORIZON, Slot, Turn};
 use checkback::service::polls::PollWatch;
-use checkback::store::{CheckedFinal, CheckedOpen, LeasedJob, Standing, Store};
+use checkback::store::{CallSlot, CheckedFinal, CheckedOpen, LeasedJob, Pace, Standing, Store};
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 use sqlx::Row;
@@ -59,6 +60,12 @@ pub enum Step {
     },
     /// The answer arrives here.
     Answer {
+        job: Box<LeasedJob>,
+        result: Box<Result<Outcome, ProviderError>>,
+        took: Duration,
+    },
+    /// The slot of a call has come that asks how far the person came.
+    Explain {
         job: Box<LeasedJob>,
         result: Box<Result<Outcome, ProviderError>>,
         took: Duration,
@@ -150,10 +157,10 @@ impl Replica {
             result_retention: span(world.plan.result_retention),
             video_retention: span(world.plan.video_retention),
             give_up_after: span(world.plan.give_up_after),
-            callback_token: Some(TokenHash::of(ACCOUNT_TOKEN)),
+            callback_token: Rotating::new(Some(TokenHash::of(ACCOUNT_TOKEN))),
             starting: Starting::default(),
             pacing: Pacing::default(),
-            provider: Arc::new(client),
+            providers: Rotating::new(Arc::new(client)),
         };
         let mut options = world.database.options();
         if let Some(path) = world.planted.and_then(|planted| planted.search_path(replica)) {
@@ -221,6 +228,7 @@ impl World {
             Step::Send { job, slot, slots } => self.send(replica, job, slot, slots).await,
             Step::Arrive { job } => return self.arrive(replica, job).await,
             Step::Answer { job, result, took } => self.answer(replica, *job, *result, took).await,
+            Step::Explain { job, result, took } => return self.explain(replica, job, *result, took).await,
             Step::Remember { check } => {
                 Planted::remember(&mut self.sql, &check).await;
                 return self.check(&[check.id]).await;
@@ -405,8 +413,61 @@ impl World {
             return;
         }
         let (service, account) = self.replicas[replica].parts();
+        if steps::may_be_explained(&service, &account, &job, &result).await {
+            let now = service.clock.now();
+            let next_probe_at = later(now, after_probe(u32::MAX));
+            let rate = account.rate();
+            let taken = service.store.take_call_slot(&account.name, rate, Pace::Bulk, now, next_probe_at).await;
+            if let CallSlot::Granted { slot_in, .. } = taken.unwrap() {
+                let wait = Duration::try_from_secs_f64(slot_in).map_or(0, micros);
+                let at = self.now.plus(self.statement() + wait);
+                self.later(replica, at, Step::Explain { job: Box::new(job), result: Box::new(result), took });
+                return;
+            }
+        }
+        self.judge(replica, job, result, took, None).await;
+    }
+
+    async fn explain(
+        &mut self,
+        replica: usize,
+        job: Box<LeasedJob>,
+        result: Result<Outcome, ProviderError>,
+        took: Duration,
+    ) -> Result<(), Box<Violation>> {
+        if !self.holds(replica, &job) {
+            return Ok(());
+        }
+        let (service, account) = self.replicas[replica].parts();
+        let n = self.by_transaction[&job.transaction_id];
+        let flow = steps::explain_now(&service, &account, &job).await;
+        self.note(&format!("r{replica} asks how far {n} came: {flow:?}"));
+        self.check_calls(replica, &job)?;
+        self.explored.explained += u64::from(flow.is_some());
+        if flow == Some(Flow::Finished) {
+            // It was finished between the two calls: the answer is the one to another.
+            let now = service.clock.now();
+            let slot_in = service.store.take_slot(&account.name, account.rate(), Pace::Urgent, now).await.unwrap();
+            let answered = self.now.plus(self.statement());
+            let slot = Slot::new(self.instant(self.now), self.instant(answered), slot_in, Pace::Urgent);
+            self.send_at_slot(replica, job, slot, answered, 1);
+        } else {
+            self.judge(replica, *job, result, took, flow).await;
+        }
+        Ok(())
+    }
+
+    async fn judge(
+        &mut self,
+        replica: usize,
+        job: LeasedJob,
+        result: Result<Outcome, ProviderError>,
+        took: Duration,
+        flow: Option<Flow>,
+    ) {
+        let (service, account) = self.replicas[replica].parts();
         let was_well = job.standing == Standing::Well;
-        match steps::judge(&service, &account, &job, result, took).await {
+        match steps::judge(&service, &account, &job, result, took, flow.as_ref()).await {
             Decision::Final(check) => self.put_final(replica, job, check),
             Decision::Open(check) => {
                 self.replicas[replica].opens.push((job, check));

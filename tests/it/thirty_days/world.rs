@@ -93,6 +93,8 @@ pub struct Explored {
     pub throttled: u64,
     pub unavailable: u64,
     pub recovered: u64,
+    /// How often it was asked how far a person came.
+    pub explained: u64,
     pub early_callbacks: u64,
     pub by_status: BTreeMap<String, u64>,
 }
