@@ -219,6 +219,15 @@ impl Problem {
         )
     }
 
+    pub fn already_erased() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "already_final",
+            "The verification is final",
+            "It was erased, so the provider is never asked about it again. Begin a new transaction with the person.",
+        )
+    }
+
     pub fn account_unknown() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

@@ -82,7 +82,7 @@ pub fn public_router(api: &Api) -> Router {
 pub fn internal_router(api: &Api) -> Router {
     let router = Router::new()
         .route("/verifications", get(verifications::list::list).post(verifications::register::register))
-        .route("/verifications/{id}", get(verifications::show::show))
+        .route("/verifications/{id}", get(verifications::show::show).delete(verifications::erase::erase))
         .route("/verifications/{id}/history", get(verifications::history::history))
         .route("/verifications/{id}/raw", get(verifications::raw::raw))
         .route("/verifications/{id}/collect", post(verifications::collect::collect))

@@ -5,6 +5,7 @@
 
 mod checks;
 mod dispatch;
+mod erasures;
 mod in_flight;
 mod upkeep;
 
@@ -51,6 +52,7 @@ impl Engine {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
             tasks.spawn(dispatch::end_overdue(Arc::clone(account), checks.clone(), tasks.clone()));
         }
+        tasks.spawn(erasures::erase(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::renew(service.clone(), Arc::clone(&in_flight), tasks.clone()));

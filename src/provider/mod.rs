@@ -30,6 +30,19 @@ pub struct CheckRequest {
 
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Outcome, ProviderError>> + Send + 'a>>;
 
+/// What came of asking the provider to delete what it holds about a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is deleted.
+    Deleted,
+    /// The provider did not delete, and says only that. So it answers before there is a result.
+    Declined { code: String },
+    /// The provider has no such call for this account.
+    NotOffered { code: String },
+}
+
+pub type DeleteAnswer<'a> = Pin<Box<dyn Future<Output = Result<Deletion, ProviderError>> + Send + 'a>>;
+
 /// One account at a provider.
 pub trait Provider: Send + Sync {
     /// Asks for the result once: no retries, a fresh time and nonce, everything within the provider's time-outs.
@@ -45,6 +58,12 @@ pub trait Provider: Send + Sync {
     /// Asks for a new transaction once. Not safe to repeat: each call that arrives makes one.
     fn initialize<'a>(&'a self, _: &'a InitializeRequest) -> InitializeAnswer<'a> {
         Box::pin(std::future::ready(Err(InitializeError::Refused { code: "not_available".to_owned() })))
+    }
+
+    /// Asks once to delete the result, images and texts of a transaction for good. Safe to repeat. An error with
+    /// `Refused` ends it; `TransactionIdInvalid` and its like mean that the provider holds nothing under this id.
+    fn delete<'a>(&'a self, _: &'a CheckRequest) -> DeleteAnswer<'a> {
+        Box::pin(std::future::ready(Ok(Deletion::NotOffered { code: "not_offered".to_owned() })))
     }
 
     /// Whether results of this product can be asked for; if not, why, as the end of a sentence about the product.

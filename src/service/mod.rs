@@ -1,10 +1,11 @@
 //! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, take a
-//! browser back. The only writers of the store.
+//! browser back, erase. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
 pub mod batch;
 pub mod collect_result;
+pub mod erase;
 pub mod finals;
 pub mod initialize;
 pub mod pace;
@@ -38,6 +39,8 @@ pub struct Service {
     pub accounts: Arc<BTreeMap<String, Arc<Account>>>,
     pub callbacks: CallbackQueue,
     pub finals: Finals,
+    /// Who waits for an attempt at the parts of an erasure that are outside the database.
+    pub erasures: Finals,
     pub wakes: Wakes,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
@@ -57,6 +60,7 @@ impl Service {
             accounts: Arc::new(accounts),
             callbacks,
             finals: Finals::default(),
+            erasures: Finals::default(),
             wakes,
             return_key: Arc::default(),
         }

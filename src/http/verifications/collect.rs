@@ -36,6 +36,7 @@ pub async fn collect(State(api): State<Api>, id: PathId, request: Request) -> Re
         }
         Collect::NotFound => Err(Problem::verification_not_found()),
         Collect::AlreadyFinal(status) => Err(Problem::already_final(status)),
+        Collect::Erased => Err(Problem::already_erased()),
     }
 }
 
