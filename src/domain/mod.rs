@@ -1,5 +1,6 @@
 //! What the service talks about: ids, states, findings and schedules. No I/O, and nothing else of ours.
 
+pub mod evidence;
 pub mod finding;
 pub mod history;
 pub mod json;
@@ -8,6 +9,7 @@ pub mod schedule;
 pub mod secret;
 pub mod verification;
 
+pub use evidence::{BadImage, EvidenceKind, EvidenceState, FoundEvidence, FoundImage, VideoLink};
 pub use finding::{Finding, Outcome, ProviderError, Trouble};
 pub use history::HistoryKind;
 pub use return_state::ReturnKey;
