@@ -16,7 +16,9 @@ COMMENT ON COLUMN verdicts.answer IS 'The provider''s answer without images. Per
 
 -- What retention destroys next is read from here, from where it stands on.
 CREATE INDEX verdicts_by_time ON verdicts (decided_at, verification_id);
-CREATE INDEX history_by_time ON history (at);
+CREATE INDEX history_by_time ON history (at, history_id);
+-- Evidence whose object is still to be deleted.
+CREATE INDEX evidence_to_delete ON evidence (verification_id) WHERE state = 'erased' AND object IS NOT NULL;
 -- An erasure finds the answer for the client, which is kept for a day.
 CREATE INDEX initializations_by_verification ON initializations (verification_id) WHERE client IS NOT NULL;
 
@@ -67,17 +69,19 @@ COMMENT ON COLUMN erasures.lease_token IS 'Names the lease of an attempt under w
 COMMENT ON COLUMN erasures.leased_until IS 'When the lease runs out, by the clock of the database; null: not leased.';
 
 CREATE TABLE retention_cursors (
-    class     text COLLATE "C" PRIMARY KEY CHECK (class IN ('evidence', 'raw_answer', 'scores', 'callbacks', 'history')),
-    passed_at timestamptz NOT NULL DEFAULT '-infinity',
-    passed_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
-    back_at   timestamptz NOT NULL DEFAULT '-infinity'
+    class      text COLLATE "C" PRIMARY KEY CHECK (class IN ('evidence', 'raw_answer', 'scores', 'callbacks', 'history')),
+    passed_at  timestamptz NOT NULL DEFAULT 'epoch',
+    passed_id  uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    passed_row bigint NOT NULL DEFAULT 0,
+    back_at    timestamptz NOT NULL DEFAULT 'epoch'
 );
 INSERT INTO retention_cursors (class)
 VALUES ('evidence'), ('raw_answer'), ('scores'), ('callbacks'), ('history');
 COMMENT ON TABLE retention_cursors IS 'How far retention has come, one row for each class of data. Whoever works on a class locks its row.';
 COMMENT ON COLUMN retention_cursors.class IS 'The key in the section retention of the configuration.';
 COMMENT ON COLUMN retention_cursors.passed_at IS 'Everything up to this time is destroyed: of verdicts their decided_at, of history its at.';
-COMMENT ON COLUMN retention_cursors.passed_id IS 'Of the verdicts with exactly that time, everything up to this verification; nil where it does not matter.';
+COMMENT ON COLUMN retention_cursors.passed_id IS 'Of the verdicts with exactly that time, everything up to this verification; nil for the history.';
+COMMENT ON COLUMN retention_cursors.passed_row IS 'Of the rows of the history with exactly that time, everything up to this history_id; 0 for verdicts.';
 COMMENT ON COLUMN retention_cursors.back_at IS 'When the cursor was last moved back a little, for rows that were committed late.';
 
 CREATE OR REPLACE VIEW verification_records AS

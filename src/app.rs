@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, AccountKind, AuthMode, Config, Environment, ZolozAuth};
-use crate::domain::TokenHash;
+use crate::domain::{Keep, RetentionClass, TokenHash};
 use crate::entropy::Entropy;
 use crate::http::{self, Api, Key, Keys, Parts, Scope};
 use crate::jobs::Engine;
@@ -172,7 +172,7 @@ impl App {
                 }
             });
         }
-        let engine = Engine::start(service.clone());
+        let engine = Engine::start(service.clone(), &keep(&config.retention));
         let api = Api::new(Parts {
             service: service.clone(),
             keys: keys(config),
@@ -203,6 +203,18 @@ impl App {
         self.service.store.close().await;
         info!("stopped");
     }
+}
+
+/// The classes that are kept for a limited time.
+fn keep(retention: &config::Retention) -> Vec<Keep> {
+    let times = |class| match class {
+        RetentionClass::Evidence => retention.evidence,
+        RetentionClass::RawAnswer => retention.raw_answer,
+        RetentionClass::Scores => retention.scores,
+        RetentionClass::Callbacks => retention.callbacks,
+        RetentionClass::History => retention.history,
+    };
+    RetentionClass::ALL.into_iter().filter_map(|class| Some(Keep { class, time: times(class)? })).collect()
 }
 
 /// Brings the database to this program's migrations, or says how it differs. True when it is current.

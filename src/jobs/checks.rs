@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use futures_util::future::join_all;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use crate::domain::{FinalStatus, ProviderError};
 use crate::lifecycle::Tasks;
 use crate::provider::CheckRequest;
 use crate::service::Service;
-use crate::service::account::Account;
+use crate::service::account::{Account, earlier};
 use crate::service::batch::{Batcher, Bounds};
 use crate::service::collect_result::{self, Checked, Decision};
 use crate::service::pace::Slot;
@@ -197,12 +197,6 @@ impl Checks {
         metrics::counter!("checkback_leases_lost_total").increment(1);
         warn!(verification.id = %job.id, "the lease of a check was lost; somebody else asks");
     }
-}
-
-/// `time` moved back by `by`; none before 1970, when nothing was registered.
-fn earlier(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
-    let by = chrono::TimeDelta::from_std(by).ok()?;
-    time.checked_sub_signed(by).filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
 }
 
 /// Tries until the database answers, as long as asking the provider again would cost more than waiting.

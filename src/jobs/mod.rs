@@ -7,11 +7,13 @@ mod checks;
 mod dispatch;
 mod erasures;
 mod in_flight;
+mod retention;
 mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::Keep;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 
@@ -41,8 +43,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts all loops.
-    pub fn start(service: Service) -> Self {
+    /// Starts all loops. What is not in `keep` is kept forever.
+    pub fn start(service: Service, keep: &[Keep]) -> Self {
         // Two sets of tasks: the queues of results must outlive the checks that fill them.
         let (tasks, queues) = (Tasks::new(), Tasks::new());
         let in_flight = Arc::new(InFlight::default());
@@ -53,6 +55,9 @@ impl Engine {
             tasks.spawn(dispatch::end_overdue(Arc::clone(account), checks.clone(), tasks.clone()));
         }
         tasks.spawn(erasures::erase(service.clone(), tasks.clone()));
+        for keep in keep {
+            tasks.spawn(retention::retain(service.clone(), *keep, tasks.clone()));
+        }
         tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::renew(service.clone(), Arc::clone(&in_flight), tasks.clone()));

@@ -67,6 +67,12 @@ impl Account {
     }
 }
 
+/// `time` moved back by `by`; none before 1970, when nothing was registered.
+pub fn earlier(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
+    let by = TimeDelta::from_std(by).ok()?;
+    time.checked_sub_signed(by).filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
+}
+
 /// `time` moved on by `by`, at most to the end of time.
 pub fn later(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(by).ok().and_then(|by| time.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)

@@ -77,7 +77,7 @@ impl Service {
         self.wait_for_erasure(id, patience).await
     }
 
-    /// The receipt as soon as it is complete, or when nothing more will be tried in the time left.
+    /// The receipt as soon as an attempt was made, whoever made it.
     async fn wait_for_erasure(&self, id: VerificationId, patience: Duration) -> Result<Option<Erasure>, StoreError> {
         /// Another replica may be the one who makes it.
         const LOOK: Duration = Duration::from_millis(250);
@@ -85,10 +85,8 @@ impl Service {
         loop {
             let attempted = self.erasures.subscribe(id);
             let erasure = self.store.erasure(id).await?;
-            let left = until.saturating_duration_since(Instant::now());
-            let soon = later(self.clock.now(), left);
-            let is_worth_it = erasure.as_ref().and_then(|erasure| erasure.due_at).is_some_and(|due_at| due_at <= soon);
-            if left.is_zero() || !is_worth_it {
+            let is_untried = erasure.as_ref().is_some_and(|erasure| erasure.attempts == 0);
+            if !is_untried || Instant::now() >= until {
                 return Ok(erasure);
             }
             tokio::select! {

@@ -11,6 +11,7 @@ pub mod initialize;
 pub mod pace;
 pub mod read_answer;
 pub mod register;
+pub mod retention;
 pub mod returns;
 pub mod wake;
 

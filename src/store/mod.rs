@@ -15,6 +15,7 @@ mod initializations;
 mod known;
 mod migrate;
 mod records;
+mod retention;
 mod returns;
 mod secrets;
 mod signals;
@@ -39,6 +40,7 @@ pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
+pub use retention::Retained;
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
 pub use take_hints::{Nudged, TakenHints};
@@ -94,6 +96,17 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
+    }
+
+    /// The time of the database.
+    pub async fn database_now(&self) -> Result<chrono::DateTime<chrono::Utc>, StoreError> {
+        let now = sqlx::query_scalar!(
+            r#"-- database_now
+            SELECT database_now() AS "now!""#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(now)
     }
 
     /// Closes all connections once they are idle.
