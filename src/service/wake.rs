@@ -20,6 +20,7 @@ pub struct Wakes(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     hints: Notify,
+    evidence: Notify,
     accounts: BTreeMap<String, Notify>,
     outgoing: Mutex<Outgoing>,
     has_outgoing: Notify,
@@ -35,6 +36,7 @@ impl Wakes {
     pub fn new(accounts: impl Iterator<Item = String>) -> Self {
         Self(Arc::new(Shared {
             hints: Notify::new(),
+            evidence: Notify::new(),
             accounts: accounts.map(|account| (account, Notify::new())).collect(),
             outgoing: Mutex::default(),
             has_outgoing: Notify::new(),
@@ -57,8 +59,19 @@ impl Wakes {
         }
     }
 
+    /// There may be work for all accounts, and evidence to look after.
     pub fn all_accounts(&self) {
         self.0.accounts.values().for_each(Notify::notify_one);
+        self.0.evidence.notify_one();
+    }
+
+    /// There may be evidence to ask for again.
+    pub fn evidence(&self) {
+        self.0.evidence.notify_one();
+    }
+
+    pub async fn wait_for_evidence(&self) {
+        self.0.evidence.notified().await;
     }
 
     pub async fn wait_for_work(&self, account: &str) {

@@ -9,6 +9,7 @@ mod answers;
 mod checks;
 mod collect_jobs;
 mod error;
+mod evidence;
 mod hints;
 mod initializations;
 mod known;
@@ -33,10 +34,14 @@ pub use answers::{AnswerRead, Reader};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
 pub use error::StoreError;
+pub use evidence::{
+    CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
+    OrphanedCapture, StoredEvidence,
+};
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
-pub use records::{Filter, HistoryRow, Record, RecordVerdict};
+pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
 pub use take_hints::{Nudged, TakenHints};
