@@ -32,7 +32,6 @@ CREATE TABLE erasures (
     open_until       timestamptz,
     evidence_state   text COLLATE "C" NOT NULL CHECK (evidence_state IN ('pending', 'destroyed')),
     evidence_objects bigint NOT NULL DEFAULT 0,
-    evidence_fence   timestamptz,
     evidence_reason  text,
     evidence_at      timestamptz,
     provider_state   text COLLATE "C" NOT NULL CHECK (provider_state IN ('pending', 'destroyed', 'refused', 'not_offered')),
@@ -55,9 +54,8 @@ COMMENT ON COLUMN erasures.erased_by IS 'Name of the API key; null: keys are not
 COMMENT ON COLUMN erasures.reason IS 'What the caller gave as reason; null: nothing.';
 COMMENT ON COLUMN erasures.destroyed IS 'How many of each kind were destroyed in the database, by the names of the receipt.';
 COMMENT ON COLUMN erasures.open_until IS 'Until when the person may still complete the flow, so that the provider may have more to delete later; null: it was completed.';
-COMMENT ON COLUMN erasures.evidence_state IS 'pending, or destroyed: the evidence store holds nothing of it.';
+COMMENT ON COLUMN erasures.evidence_state IS 'pending, or destroyed: the evidence store holds nothing of it, and no capture of it is under way.';
 COMMENT ON COLUMN erasures.evidence_objects IS 'How many objects were deleted from the evidence store.';
-COMMENT ON COLUMN erasures.evidence_fence IS 'By the clock of the database: until then a capture that was under way may still write, so the store is gone through once more afterwards. Null: none was.';
 COMMENT ON COLUMN erasures.evidence_reason IS 'Why it is still pending; null: it was not tried yet, or is done.';
 COMMENT ON COLUMN erasures.evidence_at IS 'When the evidence store was found empty; null: pending.';
 COMMENT ON COLUMN erasures.provider_state IS 'pending; destroyed; refused: the provider will not, see provider_reason; not_offered: it has no call for this.';

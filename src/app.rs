@@ -13,9 +13,12 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{self, AccountKind, AuthMode, Config, Environment, ZolozAuth};
+use crate::config::{self, AccountKind, AuthMode, Config, Environment, EvidenceLocation, ZolozAuth};
 use crate::domain::{Keep, RetentionClass, TokenHash};
 use crate::entropy::Entropy;
+use crate::evidence::{
+    AliyunKeys, AwsKeys, DownloadLimits, Downloader, EvidenceStore, Identities, Location, Recipients, StoreSettings,
+};
 use crate::http::{self, Api, Key, Keys, Parts, Scope};
 use crate::jobs::Engine;
 use crate::lifecycle::{GRACE, Tasks};
@@ -148,6 +151,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics().context("the metrics could not be set up")?;
         let (accounts, chain) = accounts(config, environment, &options)?;
+        let evidence = evidence(config, environment)?;
         let store = database.store(config.database.max_connections);
         let is_current = prepare(&store, options.migrate).await?;
         let names: Vec<String> = accounts.iter().map(|account| account.name.clone()).collect();
@@ -161,7 +165,7 @@ impl App {
         let public = bind(config.server.public_listen, "server.public_listen").await?;
         let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let (queues, listeners) = (Tasks::new(), Tasks::new());
-        let service = Service::new(store, options.clock, options.entropy, accounts, &queues);
+        let service = Service::new(store, evidence, options.clock, options.entropy, accounts, &queues);
         if let Some(keys) = chain {
             // So that the log says at once where the keys come from; the start does not wait for it.
             let stopping = queues.stopping();
@@ -285,21 +289,26 @@ fn accounts(
     let client = HttpClient::new(HttpSettings::default()).context("the HTTP client could not be set up")?;
     let mut chain = None;
     let build = |(name, account): (&String, &config::Account)| {
-        let provider: Arc<dyn Provider> = match &account.kind {
+        let images = account.return_images;
+        let (provider, downloader): (Arc<dyn Provider>, _) = match &account.kind {
             AccountKind::Alibaba(settings) => {
+                let (hosts, endpoint) = (settings.download_hosts.clone(), settings.endpoint.clone());
+                let downloader = Downloader::new(hosts, endpoint, DownloadLimits::default())?;
                 let keys = match (own_key(settings).with_context(|| format!("accounts.{name}"))?, &chain) {
                     (Some(credentials), _) => credentials.into(),
                     (None, Some(shared)) => SigningKeys::clone(shared),
                     (None, None) => chain.insert(credential_chain(environment, options)?).clone(),
                 };
                 let settings =
-                    alibaba(settings, account.allow_http, keys).with_context(|| format!("accounts.{name}"))?;
-                Arc::new(AlibabaClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
+                    alibaba(settings, account.allow_http, keys, images).with_context(|| format!("accounts.{name}"))?;
+                let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
+                (Arc::new(AlibabaClient::new(settings, client.clone(), clock, entropy)), Some(downloader))
             }
             AccountKind::Zoloz(settings) => {
                 let settings =
                     zoloz(settings).map_err(|(key, problem)| anyhow::anyhow!("accounts.{name}.{key} {problem}"))?;
-                Arc::new(ZolozClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
+                let (clock, entropy) = (options.clock.clone(), options.entropy.clone());
+                (Arc::new(ZolozClient::new(settings, images, client.clone(), clock, entropy)), None)
             }
         };
         Ok(Account {
@@ -311,10 +320,46 @@ fn accounts(
             callback_token: account.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret())),
             starting: starting(config, name, account),
             provider,
+            downloader,
         })
     };
     let accounts = config.accounts.iter().map(build).collect::<anyhow::Result<_>>()?;
     Ok((accounts, chain))
+}
+
+/// Where evidence is kept. Credentials of buckets come from the environment.
+fn evidence(config: &Config, environment: &Environment) -> anyhow::Result<EvidenceStore> {
+    let settings = &config.evidence;
+    let parts = |url: &url::Url| (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned());
+    let location = match &settings.location {
+        EvidenceLocation::Directory(path) => Location::Folder(path.clone()),
+        EvidenceLocation::S3(url) => {
+            let (bucket, prefix) = parts(url);
+            let region = environment.aws_region().context("evidence.url is a bucket at S3: set AWS_REGION")?.to_owned();
+            let keys = AwsKeys {
+                access_key_id: environment.aws_access_key_id(),
+                secret_access_key: environment.aws_secret_access_key(),
+                session_token: environment.aws_session_token(),
+            };
+            Location::S3 { bucket, prefix, region, endpoint: environment.aws_endpoint_url().map(str::to_owned), keys }
+        }
+        EvidenceLocation::Oss(url) => {
+            let (bucket, prefix) = parts(url);
+            let endpoint = environment.oss_endpoint().context(
+                "evidence.url is a bucket at OSS: set OSS_ENDPOINT, such as https://oss-ap-southeast-1.aliyuncs.com",
+            )?;
+            let keys = AliyunKeys {
+                access_key_id: environment.alibaba_access_key_id(),
+                access_key_secret: environment.alibaba_access_key_secret(),
+                security_token: environment.alibaba_security_token(),
+            };
+            Location::Oss { bucket, prefix, endpoint: endpoint.to_owned(), keys }
+        }
+    };
+    let recipients = Recipients::read(&settings.recipients).context("evidence.recipients")?;
+    let identities = settings.identity_file.clone().map(Identities::read).transpose();
+    let identities = identities.context("evidence.identity_file")?;
+    EvidenceStore::open(StoreSettings { location, recipients, identities }).context("evidence.url")
 }
 
 /// The key in the account's settings.
@@ -377,6 +422,7 @@ fn alibaba(
     account: &config::AlibabaAccount,
     allow_http: bool,
     credentials: SigningKeys,
+    images: bool,
 ) -> anyhow::Result<AlibabaSettings> {
     let network = match account.network {
         config::Network::Public => Network::Public,
@@ -394,8 +440,7 @@ fn alibaba(
             config::Signature::HmacSha1 => Signature::HmacSha1,
         },
         credentials,
-        // Evidence is not stored yet, so images would only be transferred to be thrown away.
-        images: false,
+        images,
     })
 }
 

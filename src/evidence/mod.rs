@@ -6,6 +6,8 @@
 //! hold no personal data. Who captures what, and what became of it, is in the table `evidence`; that is left to the
 //! store and the service.
 
+mod address;
+mod download;
 mod location;
 mod media;
 mod seal;
@@ -26,6 +28,7 @@ use crate::domain::{EvidenceKind, VerificationId};
 use media::HEAD;
 use seal::Sealing;
 
+pub use download::{ClientError, DownloadError, DownloadLimits, Downloader};
 pub use location::{AliyunKeys, AwsKeys, Location};
 pub use media::MediaType;
 pub use seal::{Identities, Recipients, SealError};

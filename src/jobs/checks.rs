@@ -10,14 +10,16 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::LEASE;
+use super::captures::Captures;
 use super::in_flight::InFlight;
-use crate::domain::{FinalStatus, ProviderError};
+use crate::domain::{FinalStatus, FoundEvidence, Outcome, ProviderError};
 use crate::lifecycle::Tasks;
 use crate::provider::CheckRequest;
 use crate::service::Service;
 use crate::service::account::{Account, earlier};
 use crate::service::batch::{Batcher, Bounds};
 use crate::service::collect_result::{self, Checked, Decision};
+use crate::service::evidence::Answered;
 use crate::service::pace::Slot;
 use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Overdue, Recorded, Standing, StoreError};
 
@@ -34,13 +36,14 @@ const MOST_OVERDUE: i64 = 128;
 pub(super) struct Checks {
     service: Service,
     in_flight: Arc<InFlight>,
+    captures: Captures,
     tasks: Tasks,
     finals: Batcher<CheckedFinal, Option<Recorded>>,
     opens: Batcher<CheckedOpen, bool>,
 }
 
 impl Checks {
-    pub fn start(service: Service, in_flight: Arc<InFlight>, tasks: Tasks, queues: &Tasks) -> Self {
+    pub fn start(service: Service, in_flight: Arc<InFlight>, captures: Captures, tasks: Tasks, queues: &Tasks) -> Self {
         let finals = {
             let service = service.clone();
             Batcher::start(queues, BOUNDS, move |checks| {
@@ -55,7 +58,7 @@ impl Checks {
                 async move { store_opens(&service, checks).await }
             })
         };
-        Self { service, in_flight, tasks, finals, opens }
+        Self { service, in_flight, captures, tasks, finals, opens }
     }
 
     /// Runs the check of a leased job on a task of its own. `permit` is given back when all is stored.
@@ -67,7 +70,7 @@ impl Checks {
         });
     }
 
-    async fn run(&self, account: &Account, job: LeasedJob, slot: Slot) {
+    async fn run(&self, account: &Arc<Account>, job: LeasedJob, slot: Slot) {
         let call_off = self.in_flight.add(job.id, job.token, slot.asked_at);
         if self.end_overdue(account, &job).await {
             return;
@@ -89,7 +92,7 @@ impl Checks {
             product: job.product.clone(),
         };
         let asked_at = Instant::now();
-        let result = tokio::select! {
+        let mut result = tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             result = account.provider.check_result(&request) => result,
@@ -106,8 +109,20 @@ impl Checks {
         }
         self.service.tell_account(account, job.standing, collect_result::account_effect(&result)).await;
         let checked = Checked { at: self.service.clock.now(), took, fraction: self.service.entropy.fraction() };
+        let found = match &mut result {
+            Ok(Outcome::Finished(finding)) => std::mem::take(&mut finding.evidence),
+            _ => FoundEvidence::default(),
+        };
         match collect_result::decide(account, &job, result, checked) {
-            Decision::Final(check) => self.store_final(account, &job, check).await,
+            Decision::Final(check) if check.replaces => {
+                let answered = Answered { account, job: &job, at: checked.at };
+                let token = || self.service.entropy.token();
+                let (evidence, captures) = self.service.evidence.plan(answered, found, token);
+                if let Some(recorded) = self.store_final(account, &job, CheckedFinal { evidence, ..check }).await {
+                    self.captures.start(account, &recorded, captures);
+                }
+            }
+            Decision::Final(check) => drop(self.store_final(account, &job, check).await),
             Decision::Open(check) => {
                 match self.opens.submit_patiently(check).await {
                     // Whoever leases may be asleep for longer than until then.
@@ -159,20 +174,22 @@ impl Checks {
         {
             warn!(error = &error as &dyn std::error::Error, account = account.name, "a probe could not be given back");
         }
-        self.store_final(account, job, expired).await;
+        drop(self.store_final(account, job, expired).await);
         self.in_flight.remove(job.id, job.token);
         true
     }
 
-    async fn store_final(&self, account: &Account, job: &LeasedJob, check: CheckedFinal) {
+    /// What was stored; nothing when the lease was lost.
+    async fn store_final(&self, account: &Account, job: &LeasedJob, check: CheckedFinal) -> Option<Recorded> {
         let (status, decided_at) = (check.status, check.at);
         let Ok(Some(recorded)) = self.finals.submit_patiently(check).await else {
-            return self.lost(job);
+            self.lost(job);
+            return None;
         };
         if recorded.again {
             self.service.wakes.account(&account.name);
         }
-        let Some(revision) = recorded.revision else { return };
+        let Some(revision) = recorded.revision else { return Some(recorded) };
         let name = account.name.clone();
         metrics::counter!("checkback_verdicts_total", "account" => name.clone(), "status" => status.as_str())
             .increment(1);
@@ -190,6 +207,7 @@ impl Checks {
             info!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, revision,
                 "verification is {status}");
         }
+        Some(recorded)
     }
 
     fn lost(&self, job: &LeasedJob) {
@@ -200,7 +218,7 @@ impl Checks {
 }
 
 /// Tries until the database answers, as long as asking the provider again would cost more than waiting.
-async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+pub(super) async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {

@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use url::Url;
 
 use crate::domain::TokenHash;
+use crate::evidence::Downloader;
 use crate::provider::Provider;
 
 /// What the transactions need that we start ourselves.
@@ -36,6 +37,8 @@ pub struct Account {
     pub callback_token: Option<TokenHash>,
     pub starting: Starting,
     pub provider: Arc<dyn Provider>,
+    /// Where its videos may be downloaded from; none where there are no videos.
+    pub downloader: Option<Downloader>,
 }
 
 impl fmt::Debug for Account {

@@ -16,6 +16,7 @@ use super::collect_result::AccountEffect;
 use super::pace::NoSlot;
 use crate::domain::schedule::{after_fault, after_probe, after_running};
 use crate::domain::{ProviderError, Trouble, VerificationId};
+use crate::evidence::StorageError;
 use crate::provider::{CheckRequest, Deletion};
 use crate::store::{
     Erasure, ErasureAttempt, EvidencePart, LeasedErasure, NewErasure, ProviderPart, Standing, StoreError,
@@ -65,7 +66,7 @@ impl Service {
                 open_until,
                 at,
             };
-            if self.store.erase(&new).await? {
+            if self.erase_here(&new).await? {
                 info!(verification.id = %id, account = record.account, "verification is erased");
                 metrics::counter!("checkback_erasures_total", "account" => record.account.clone()).increment(1);
                 // Whoever waits for a verdict has his answer.
@@ -75,6 +76,18 @@ impl Service {
             }
         }
         self.wait_for_erasure(id, patience).await
+    }
+
+    /// Two transactions that met are no reason to refuse.
+    async fn erase_here(&self, new: &NewErasure<'_>) -> Result<bool, StoreError> {
+        const TRIES: u32 = 4;
+        let mut tries = 1;
+        loop {
+            match self.store.erase(new).await {
+                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
+                other => return other,
+            }
+        }
     }
 
     /// The receipt as soon as an attempt was made, whoever made it.
@@ -133,8 +146,34 @@ impl Service {
     }
 
     async fn erase_evidence(&self, leased: &LeasedErasure) -> (Part<EvidencePart>, i64) {
+        /// How soon a capture that was under way is looked for again.
+        const CAPTURE_ENDS: Duration = Duration::from_secs(1);
         let now = self.clock.now();
-        (Part { state: EvidencePart::Destroyed, reason: None, due_at: now }, 0)
+        if leased.evidence == EvidencePart::Destroyed {
+            return (Part { state: EvidencePart::Destroyed, reason: None, due_at: now }, 0);
+        }
+        let pending = |reason: String, wait| Part {
+            state: EvidencePart::Pending,
+            reason: Some(reason),
+            due_at: later(self.clock.now(), wait),
+        };
+        let destroying = self.evidence.store.delete_all(&leased.account, leased.id);
+        match tokio::time::timeout(PART, destroying).await.unwrap_or(Err(StorageError::Timeout)) {
+            Ok(objects) => {
+                let objects = i64::try_from(objects).unwrap_or(i64::MAX);
+                if leased.is_fenced {
+                    let reason = "a capture that was under way has not ended yet".to_owned();
+                    return (pending(reason, CAPTURE_ENDS), objects);
+                }
+                (Part { state: EvidencePart::Destroyed, reason: None, due_at: now }, objects)
+            }
+            Err(problem) => {
+                error!(verification.id = %leased.id, account = leased.account, attempt = leased.attempts + 1,
+                    error = &problem as &dyn std::error::Error, "evidence could not be destroyed; it is tried again");
+                let wait = after_fault(leased.attempts + 1, self.entropy.fraction());
+                (pending(problem.to_string(), wait), 0)
+            }
+        }
     }
 
     async fn erase_at_provider(&self, leased: &LeasedErasure) -> Part<ProviderPart> {

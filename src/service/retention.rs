@@ -4,8 +4,12 @@ use chrono::TimeDelta;
 
 use super::Service;
 use super::account::earlier;
-use crate::domain::Keep;
+use crate::domain::{Keep, RetentionClass};
+use crate::evidence::StorageError;
 use crate::store::{Retained, StoreError};
+
+/// How many objects one step deletes.
+const OBJECTS: i64 = 100;
 
 /// How many rows one step looks at: its transaction is short, and its locks are few.
 const STEP: i64 = 500;
@@ -20,6 +24,8 @@ pub enum NotRetained {
     Clock { difference: TimeDelta },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Evidence(#[from] StorageError),
 }
 
 impl Service {
@@ -34,10 +40,22 @@ impl Service {
         let now = self.clock.now();
         let Some(before) = earlier(now, keep.time) else { return Ok(None) };
         let retained = self.store.retain(keep.class, before, STEP, now).await?;
+        if keep.class == RetentionClass::Evidence {
+            self.delete_retained().await?;
+        }
         let Some(retained) = retained else { return Ok(None) };
         let class = keep.class.as_str();
         metrics::counter!("checkback_retention_destroyed_total", "class" => class).increment(retained.destroyed);
         metrics::gauge!("checkback_retention_overdue_seconds", "class" => class).set(retained.overdue.as_secs_f64());
         Ok(Some(retained))
+    }
+
+    /// Deletes objects whose rows were marked. One that is deleted and not yet forgotten is deleted again.
+    async fn delete_retained(&self) -> Result<(), NotRetained> {
+        for (id, kind, object) in self.store.retained_evidence(OBJECTS).await? {
+            self.destroy_evidence(&object).await?;
+            self.store.forget_object(id, kind, &object).await?;
+        }
+        Ok(())
     }
 }

@@ -21,6 +21,7 @@ pub struct Wakes(Arc<Shared>);
 struct Shared {
     hints: Notify,
     erasures: Notify,
+    evidence: Notify,
     accounts: BTreeMap<String, Notify>,
     outgoing: Mutex<Outgoing>,
     has_outgoing: Notify,
@@ -37,6 +38,7 @@ impl Wakes {
         Self(Arc::new(Shared {
             hints: Notify::new(),
             erasures: Notify::new(),
+            evidence: Notify::new(),
             accounts: accounts.map(|account| (account, Notify::new())).collect(),
             outgoing: Mutex::default(),
             has_outgoing: Notify::new(),
@@ -68,8 +70,19 @@ impl Wakes {
         }
     }
 
+    /// There may be work for all accounts, and evidence to look after.
     pub fn all_accounts(&self) {
         self.0.accounts.values().for_each(Notify::notify_one);
+        self.0.evidence.notify_one();
+    }
+
+    /// There may be evidence to ask for again.
+    pub fn evidence(&self) {
+        self.0.evidence.notify_one();
+    }
+
+    pub async fn wait_for_evidence(&self) {
+        self.0.evidence.notified().await;
     }
 
     pub async fn wait_for_work(&self, account: &str) {

@@ -133,7 +133,7 @@ pub struct LeasedErasure {
     pub erased_at: DateTime<Utc>,
     pub open_until: Option<DateTime<Utc>>,
     pub evidence: EvidencePart,
-    /// A capture may still write: what is deleted now must be looked for once more.
+    /// A capture that was under way has not ended: what is deleted now must be looked for once more.
     pub is_fenced: bool,
     pub provider: ProviderPart,
     pub provider_reason: Option<String>,
@@ -192,6 +192,8 @@ impl Store {
             return Ok(false);
         }
         let mut destroyed = Destroyed::default();
+        // First, because pending evidence makes new work.
+        clear_evidence(&mut transaction, new.id).await?;
         let open = take_open_work(&mut transaction, new.id).await?;
         destroyed.callbacks = open.hints;
         // Whoever stored a result has done so by now, or never will.
@@ -284,7 +286,12 @@ impl Store {
             )
             SELECT l.verification_id AS "verification_id!", l.account AS "account!", v.transaction_id AS "transaction_id!",
                 v.merchant_biz_id AS "merchant_biz_id!", v.product, l.erased_at AS "erased_at!", l.open_until,
-                l.evidence_state AS "evidence_state!", coalesce(l.evidence_fence > database_now(), false) AS "is_fenced!",
+                l.evidence_state AS "evidence_state!", EXISTS (
+                    SELECT
+                    FROM evidence
+                    WHERE evidence.verification_id = l.verification_id
+                    AND evidence.lease_token IS NOT NULL
+                ) AS "is_fenced!",
                 l.provider_state AS "provider_state!", l.provider_reason, l.attempts AS "attempts!"
             FROM leased l
             CROSS JOIN LATERAL (
@@ -354,6 +361,22 @@ impl Store {
         .await?;
         Ok(done.rows_affected() > 0)
     }
+}
+
+/// Takes everything out of the rows of evidence. What is in the store goes after the commit; a capture under way loses
+/// its object, and then its lease, which stays until then.
+async fn clear_evidence(connection: &mut PgConnection, id: VerificationId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- erase: evidence
+        UPDATE evidence
+        SET state = CASE WHEN state IN ('pending', 'stored') THEN 'erased' ELSE state END,
+            reason = NULL, object = NULL, content_type = NULL, bytes = NULL, sha256 = NULL, sealed = NULL
+        WHERE verification_id = $1",
+        id.0
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The open work that an erasure took away.

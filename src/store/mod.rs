@@ -10,6 +10,7 @@ mod checks;
 mod collect_jobs;
 mod erasures;
 mod error;
+mod evidence;
 mod hints;
 mod initializations;
 mod known;
@@ -36,10 +37,14 @@ pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
 pub use erasures::{Destroyed, Erasure, ErasureAttempt, EvidencePart, LeasedErasure, NewErasure, ProviderPart};
 pub use error::StoreError;
+pub use evidence::{
+    CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
+    OrphanedCapture, StoredEvidence,
+};
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
-pub use records::{Filter, HistoryRow, Record, RecordVerdict};
+pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
 pub use retention::Retained;
 pub use returns::Returned;
 pub use signals::{Signal, Signals};

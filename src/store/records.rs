@@ -3,6 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -30,6 +31,21 @@ pub struct Record {
     pub checking: bool,
     pub last_error: Option<String>,
     pub erased_at: Option<DateTime<Utc>>,
+    /// By kind.
+    pub evidence: Vec<RecordEvidence>,
+}
+
+/// One piece of a verification's evidence, as it stands.
+#[derive(Debug, Deserialize)]
+pub struct RecordEvidence {
+    pub kind: String,
+    pub state: String,
+    pub content_type: Option<String>,
+    pub bytes: Option<u64>,
+    /// In hex.
+    pub sha256: Option<String>,
+    pub stored_at: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
 }
 
 /// The current verdict of a final verification.
@@ -100,8 +116,16 @@ impl Store {
                 metadata AS "metadata: Json<Box<RawValue>>", registered_at AS "registered_at!", status AS "status!",
                 revision, sub_code, reason, scores AS "scores: Json<Box<RawValue>>",
                 signals AS "signals: Json<Box<RawValue>>", decided_at, callback_at, hinted_at, checks AS "checks!",
-                due_at, checking AS "checking!", last_error, erased_at
-            FROM verification_records
+                due_at, checking AS "checking!", last_error, erased_at,
+                e.evidence AS "evidence: Json<Vec<RecordEvidence>>"
+            FROM verification_records r
+            LEFT JOIN LATERAL (
+                SELECT json_agg(json_build_object('kind', kind, 'state', state, 'content_type', content_type,
+                    'bytes', bytes, 'sha256', encode(sha256, 'hex'), 'stored_at', stored_at, 'reason', reason)
+                    ORDER BY kind) AS evidence
+                FROM evidence
+                WHERE evidence.verification_id = r.verification_id
+            ) e ON true
             WHERE verification_id = ANY($1)
             ORDER BY verification_id DESC"#,
             ids
@@ -147,6 +171,7 @@ impl Store {
                     checking: row.checking,
                     last_error: row.last_error,
                     erased_at: row.erased_at,
+                    evidence: row.evidence.map(|Json(evidence)| evidence).unwrap_or_default(),
                 })
             })
             .collect()

@@ -279,6 +279,7 @@ mod tests {
             callback_token: None,
             starting: Starting::default(),
             provider: Arc::new(OneProduct),
+            downloader: None,
         };
         let accounts = BTreeMap::from([("a".to_owned(), Arc::new(account))]);
         let parsed = |body: &str| parse(&accounts, serde_json::from_str(body).unwrap());

@@ -14,7 +14,7 @@ use crate::provider::{CheckRequest, Deletion};
 impl AlibabaClient {
     pub(super) async fn delete_result(&self, request: &CheckRequest) -> Result<Deletion, ProviderError> {
         let query = [("TransactionId", &*request.transaction_id), ("DeleteAfterQuery", "N"), ("DeleteType", "All")];
-        let called = self.call("DeleteVerifyResult", &query, &[]).await?;
+        let called = self.call("DeleteVerifyResult", &query, &[], &[]).await?;
         let code = called.reading.code.as_deref();
         if called.status == 200 && code.is_some_and(codes::is_success) {
             return interpret(&called.reading);

@@ -36,11 +36,13 @@ pub use gateway::{Gateway, ZolozSettings};
 #[derive(Debug)]
 pub struct ZolozClient {
     gateway: Arc<Gateway>,
+    images: bool,
 }
 
 impl ZolozClient {
-    pub fn new(settings: ZolozSettings, http: HttpClient, clock: Clock, entropy: Entropy) -> Self {
-        Self { gateway: Arc::new(Gateway::new(settings, http, clock, entropy)) }
+    /// `images`: keep the images of answers, and ask for them where that can be done.
+    pub fn new(settings: ZolozSettings, images: bool, http: HttpClient, clock: Clock, entropy: Entropy) -> Self {
+        Self { gateway: Arc::new(Gateway::new(settings, http, clock, entropy)), images }
     }
 
     async fn check(&self, request: &CheckRequest) -> Result<Outcome, ProviderError> {
@@ -49,10 +51,10 @@ impl ZolozClient {
             reason: format!("its product {problem}"),
         })?;
         let path = product.path();
-        let answer = self.gateway.send(path, Bytes::from(product.request(request))).await?;
+        let answer = self.gateway.send(path, Bytes::from(product.request(request, self.images))).await?;
         let is_large = answer.body.len() > SMALL_BODY;
-        let gateway = Arc::clone(&self.gateway);
-        let read = move || outcome::interpret(product, &gateway.open(path, answer)?);
+        let (gateway, images) = (Arc::clone(&self.gateway), self.images);
+        let read = move || outcome::interpret(product, &gateway.open(path, answer)?, images);
         if !is_large {
             return read();
         }
