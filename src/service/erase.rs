@@ -31,6 +31,10 @@ const UNKNOWN_ACCOUNT: Duration = Duration::from_mins(10);
 /// How long the provider is asked at most where nobody knows how long it keeps results.
 const LONGEST_ASKING: TimeDelta = TimeDelta::days(31);
 
+/// A capture that was under way is called off or over soon; how often that is looked for.
+const CAPTURE_LOOK: Duration = Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The longest reason that a caller may give, in characters.
 pub const LONGEST_REASON: usize = 200;
 
@@ -40,6 +44,14 @@ struct Part<S> {
     reason: Option<String>,
     /// When to try again, where it is pending.
     due_at: DateTime<Utc>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum NotDestroyed {
+    #[error(transparent)]
+    Evidence(#[from] StorageError),
+    #[error(transparent)]
+    Database(#[from] StoreError),
 }
 
 impl Service {
@@ -146,34 +158,36 @@ impl Service {
     }
 
     async fn erase_evidence(&self, leased: &LeasedErasure) -> (Part<EvidencePart>, i64) {
-        /// How soon a capture that was under way is looked for again.
-        const CAPTURE_ENDS: Duration = Duration::from_secs(1);
         let now = self.clock.now();
         if leased.evidence == EvidencePart::Destroyed {
             return (Part { state: EvidencePart::Destroyed, reason: None, due_at: now }, 0);
         }
-        let pending = |reason: String, wait| Part {
-            state: EvidencePart::Pending,
-            reason: Some(reason),
-            due_at: later(self.clock.now(), wait),
-        };
-        let destroying = self.evidence.store.delete_all(&leased.account, leased.id);
-        match tokio::time::timeout(PART, destroying).await.unwrap_or(Err(StorageError::Timeout)) {
-            Ok(objects) => {
+        let destroyed = tokio::time::timeout(PART, self.destroy_all_evidence(leased)).await;
+        let (problem, wait) = match destroyed {
+            Ok(Ok(objects)) => {
                 let objects = i64::try_from(objects).unwrap_or(i64::MAX);
-                if leased.is_fenced {
-                    let reason = "a capture that was under way has not ended yet".to_owned();
-                    return (pending(reason, CAPTURE_ENDS), objects);
-                }
-                (Part { state: EvidencePart::Destroyed, reason: None, due_at: now }, objects)
+                return (Part { state: EvidencePart::Destroyed, reason: None, due_at: now }, objects);
             }
-            Err(problem) => {
+            Ok(Err(problem)) => {
                 error!(verification.id = %leased.id, account = leased.account, attempt = leased.attempts + 1,
                     error = &problem as &dyn std::error::Error, "evidence could not be destroyed; it is tried again");
-                let wait = after_fault(leased.attempts + 1, self.entropy.fraction());
-                (pending(problem.to_string(), wait), 0)
+                (problem.to_string(), after_fault(leased.attempts + 1, self.entropy.fraction()))
             }
+            Err(_) => ("a capture that was under way has not ended, or the evidence store is slow".to_owned(), AGAIN),
+        };
+        let due_at = later(self.clock.now(), wait);
+        (Part { state: EvidencePart::Pending, reason: Some(problem), due_at }, 0)
+    }
+
+    /// Destroys what the evidence store has, and once more when no capture is under way any more.
+    async fn destroy_all_evidence(&self, leased: &LeasedErasure) -> Result<u64, NotDestroyed> {
+        let store = &self.evidence.store;
+        let mut objects = 0;
+        while self.store.is_captured(leased.id).await? {
+            objects += store.delete_all(&leased.account, leased.id).await?;
+            tokio::time::sleep(CAPTURE_LOOK).await;
         }
+        Ok(objects + store.delete_all(&leased.account, leased.id).await?)
     }
 
     async fn erase_at_provider(&self, leased: &LeasedErasure) -> Part<ProviderPart> {

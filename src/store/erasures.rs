@@ -133,8 +133,6 @@ pub struct LeasedErasure {
     pub erased_at: DateTime<Utc>,
     pub open_until: Option<DateTime<Utc>>,
     pub evidence: EvidencePart,
-    /// A capture that was under way has not ended: what is deleted now must be looked for once more.
-    pub is_fenced: bool,
     pub provider: ProviderPart,
     pub provider_reason: Option<String>,
     pub attempts: u32,
@@ -286,12 +284,7 @@ impl Store {
             )
             SELECT l.verification_id AS "verification_id!", l.account AS "account!", v.transaction_id AS "transaction_id!",
                 v.merchant_biz_id AS "merchant_biz_id!", v.product, l.erased_at AS "erased_at!", l.open_until,
-                l.evidence_state AS "evidence_state!", EXISTS (
-                    SELECT
-                    FROM evidence
-                    WHERE evidence.verification_id = l.verification_id
-                    AND evidence.lease_token IS NOT NULL
-                ) AS "is_fenced!",
+                l.evidence_state AS "evidence_state!",
                 l.provider_state AS "provider_state!", l.provider_reason, l.attempts AS "attempts!"
             FROM leased l
             CROSS JOIN LATERAL (
@@ -319,13 +312,29 @@ impl Store {
                     erased_at: row.erased_at,
                     open_until: row.open_until,
                     evidence: evidence_part(&row.evidence_state),
-                    is_fenced: row.is_fenced,
                     provider: provider_part(&row.provider_state, row.verification_id)?,
                     provider_reason: row.provider_reason,
                     attempts: count(row.attempts),
                 })
             })
             .collect()
+    }
+
+    /// Whether a capture is under way, which may still bring an object. On an erased one no new capture begins.
+    pub async fn is_captured(&self, id: VerificationId) -> Result<bool, StoreError> {
+        let captured = sqlx::query_scalar!(
+            r#"-- is_captured
+            SELECT EXISTS (
+                SELECT
+                FROM evidence
+                WHERE verification_id = $1
+                AND lease_token IS NOT NULL
+            ) AS "captured!""#,
+            id.0
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(captured)
     }
 
     /// Stores what an attempt brought and gives its lease back. False when the lease was lost; then nothing changes.

@@ -43,7 +43,25 @@ async fn decided(test: &TestApp) -> (String, String) {
     test.simulator.complete(&transaction, Complete { callbacks: Some(0), ..Complete::default() }).await.unwrap();
     assert_eq!(test.callback(&transaction, Some(TOKEN)).await.status(), 200);
     assert_eq!(test.final_verification(&id).await["status"], "passed");
+    test.until("its evidence is stored", async || {
+        let body = test.verification(&id).await;
+        let evidence = body["evidence"].as_array().unwrap();
+        evidence.iter().all(|piece| piece["state"] == "stored").then_some(())
+    })
+    .await;
     (transaction, id)
+}
+
+/// Waits until so many attempts at the parts outside the database are recorded.
+async fn attempted(test: &TestApp, id: &str, attempts: u32) {
+    let service = &test.app.as_ref().unwrap().service;
+    let id = id.parse().unwrap();
+    test.until(&format!("{attempts} attempts"), async || {
+        service.wakes.erasures();
+        let erasure = service.store.erasure(id).await.unwrap().unwrap();
+        (erasure.due_at.is_none() || erasure.attempts >= attempts).then_some(())
+    })
+    .await;
 }
 
 /// Waits until the receipt is complete.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use checkback::simulator::{Fault, FaultKind, Settings, ZolozComplete, ZolozKeys, ZolozTransaction};
 use serde_json::{Value, json};
 
-use super::{completed, decided, entry, erase};
+use super::{attempted, completed, decided, entry, erase};
 use crate::api::register;
 use crate::support::app::{ACCOUNT, Setup, TestApp, zoloz_account};
 
@@ -67,11 +67,7 @@ async fn a_provider_that_is_down_is_asked_again_until_it_answers() {
         assert_eq!(account(&test).await, "ok", "{what}");
         for attempts in [2, 3] {
             test.advance(Duration::from_mins(1));
-            test.app.as_ref().unwrap().service.wakes.erasures();
-            test.until("another attempt", async || {
-                (test.calls_for("DeleteVerifyResult", &transaction) >= attempts).then_some(())
-            })
-            .await;
+            attempted(&test, &id, attempts).await;
         }
         let receipt = completed(&test, &id).await;
         assert_eq!(entry(&receipt, "result")["state"], "destroyed", "{what}");
