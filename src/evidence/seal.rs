@@ -29,9 +29,7 @@ impl Recipients {
         texts
             .iter()
             .enumerate()
-            .map(|(item, text)| {
-                Recipient::from_str(text).map_err(|reason| SealError::Recipient { item, reason })
-            })
+            .map(|(item, text)| Recipient::from_str(text).map_err(|reason| SealError::Recipient { item, reason }))
             .collect::<Result<_, _>>()
             .map(Self)
     }

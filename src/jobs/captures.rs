@@ -331,8 +331,10 @@ impl Captures {
         }
         match self.service.store.release_captures(&left, self.service.clock.now()).await {
             Ok(released) => info!(released, "captures under way were given back"),
-            Err(error) => warn!(error = &error as &dyn std::error::Error,
-                "captures could not be given back; their leases run out by themselves"),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "captures could not be given back; their leases run out by themselves"
+            ),
         }
     }
 }

@@ -43,13 +43,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub fn start(
-        service: Service,
-        in_flight: Arc<InFlight>,
-        captures: Captures,
-        tasks: Tasks,
-        queues: &Tasks,
-    ) -> Self {
+    pub fn start(service: Service, in_flight: Arc<InFlight>, captures: Captures, tasks: Tasks, queues: &Tasks) -> Self {
         let finals = {
             let service = service.clone();
             Batcher::start(queues, BOUNDS, move |checks| {

@@ -49,8 +49,7 @@ impl Engine {
         let (tasks, queues) = (Tasks::new(), Tasks::new());
         let in_flight = Arc::new(InFlight::default());
         let captures = Captures::new(service.clone(), tasks.clone());
-        let checks =
-            Checks::start(service.clone(), Arc::clone(&in_flight), captures.clone(), tasks.clone(), &queues);
+        let checks = Checks::start(service.clone(), Arc::clone(&in_flight), captures.clone(), tasks.clone(), &queues);
         tasks.spawn(dispatch::take_hints(service.clone(), tasks.clone()));
         for account in service.accounts.values() {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));

@@ -143,7 +143,10 @@ pub enum EvidenceRead {
     /// The row says that it is stored, and the store does not give it.
     Unavailable,
     /// The bytes; that they are read is recorded and committed.
-    Read { object: EvidenceObject, bytes: BoxStream<'static, io::Result<Bytes>> },
+    Read {
+        object: EvidenceObject,
+        bytes: BoxStream<'static, io::Result<Bytes>>,
+    },
 }
 
 impl Service {

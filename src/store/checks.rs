@@ -210,10 +210,7 @@ impl Store {
         )
         .fetch_all(connection)
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| Recorded::new(row.verification_id, Some(1), row.callback_at, false))
-            .collect())
+        Ok(rows.into_iter().map(|row| Recorded::new(row.verification_id, Some(1), row.callback_at, false)).collect())
     }
 
     /// Stores what may meet an earlier verdict, or come too early to be one.

@@ -29,11 +29,21 @@ pub struct EvidenceNote {
 #[derive(Clone, Debug)]
 pub enum NotedState {
     /// This worker has it at hand and captures it under this lease.
-    Captured { token: Uuid, length: Duration },
+    Captured {
+        token: Uuid,
+        length: Duration,
+    },
     /// The answer held it, and it could not be kept at that moment; the provider is asked again.
-    PutOff { due_at: DateTime<Utc>, reason: String },
-    Absent { reason: String },
-    Missed { reason: String },
+    PutOff {
+        due_at: DateTime<Utc>,
+        reason: String,
+    },
+    Absent {
+        reason: String,
+    },
+    Missed {
+        reason: String,
+    },
 }
 
 /// A capture that this worker may go on with.
@@ -148,7 +158,9 @@ pub(super) async fn note(
         }
         for note in &check.evidence {
             let (state, token, length, due_at, reason) = match &note.state {
-                NotedState::Captured { token, length } => ("pending", Some(*token), length.as_secs_f64(), check.at, None),
+                NotedState::Captured { token, length } => {
+                    ("pending", Some(*token), length.as_secs_f64(), check.at, None)
+                }
                 NotedState::PutOff { due_at, reason } => ("pending", None, 0.0, *due_at, Some(reason.as_str())),
                 NotedState::Absent { reason } => ("absent", None, 0.0, check.at, Some(reason.as_str())),
                 NotedState::Missed { reason } => ("missed", None, 0.0, check.at, Some(reason.as_str())),

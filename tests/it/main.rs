@@ -16,6 +16,8 @@ mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
 #[cfg(feature = "simulator")]
+mod evidence;
+#[cfg(feature = "simulator")]
 mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;

@@ -9,15 +9,8 @@ use url::Url;
 use crate::config::reader::{Outcome, Reader, not_among};
 use crate::config::urls;
 
-pub(super) const KEYS: [&str; 7] = [
-    "region",
-    "network",
-    "signature",
-    "access_key_id",
-    "access_key_secret",
-    "video_retention",
-    "download_hosts",
-];
+pub(super) const KEYS: [&str; 7] =
+    ["region", "network", "signature", "access_key_id", "access_key_secret", "video_retention", "download_hosts"];
 
 pub(super) const VIDEO_RETENTION: Duration = Duration::from_mins(30);
 pub(super) const VIDEO_RETENTION_TEXT: &str = "30m";

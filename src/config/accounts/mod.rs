@@ -40,16 +40,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("give_up_after", Shape::Value),
 ];
 
-const COMMON: [&str; 8] = [
-    "kind",
-    "endpoint",
-    "allow_http",
-    "qps",
-    "return_images",
-    "callback_token",
-    "result_retention",
-    "give_up_after",
-];
+const COMMON: [&str; 8] =
+    ["kind", "endpoint", "allow_http", "qps", "return_images", "callback_token", "result_retention", "give_up_after"];
 
 const QPS_DEFAULT: u32 = 10;
 const QPS_HIGHEST: u32 = 1_000_000;

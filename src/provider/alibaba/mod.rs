@@ -27,8 +27,8 @@ use crate::entropy::Entropy;
 use self::credentials::SigningKeys;
 use self::endpoint::Endpoint;
 use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
-use super::images::Wanted;
 use super::http::{HttpAnswer, HttpClient, HttpError};
+use super::images::Wanted;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
 use super::{Answer, CheckRequest, Provider};
 

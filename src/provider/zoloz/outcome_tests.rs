@@ -443,7 +443,9 @@ fn of_an_answer_of_many_mebibytes_only_the_rest_is_kept() {
             "{{\"result\":{{\"resultStatus\":\"S\",\"resultCode\":\"SUCCESS\"}},\"connectResult\":\"Success\",\
              \"extFaceInfo\":{{\"faceAttack\":false,\"aliveImage\":\"{image}\",\"refImage\":\"{image}\"}}}}"
         );
-        let Ok(Outcome::Finished(found)) = interpret(Product::Connect, body.as_bytes(), false) else { panic!("no result") };
+        let Ok(Outcome::Finished(found)) = interpret(Product::Connect, body.as_bytes(), false) else {
+            panic!("no result")
+        };
         assert_eq!(found.status, FinalStatus::Passed);
         assert!(found.answer.capacity() <= 16 << 10, "{}", found.answer.capacity());
     }
