@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, AccountKind, AuthMode, Config, Environment, EvidenceLocation, ZolozAuth};
@@ -175,6 +175,15 @@ impl App {
                     () = stopping => {}
                 }
             });
+        }
+        // Verdicts are collected without it; only folders are looked at, which takes no time.
+        if matches!(config.evidence.location, EvidenceLocation::Directory(_))
+            && let Err(problem) = service.evidence.store.probe().await
+        {
+            error!(
+                error = &problem as &dyn std::error::Error,
+                "evidence.url: images and videos cannot be stored until this is mended"
+            );
         }
         let engine = Engine::start(service.clone(), &keep(&config.retention));
         let api = Api::new(Parts {
@@ -359,7 +368,7 @@ fn evidence(config: &Config, environment: &Environment) -> anyhow::Result<Eviden
     let recipients = Recipients::read(&settings.recipients).context("evidence.recipients")?;
     let identities = settings.identity_file.clone().map(Identities::read).transpose();
     let identities = identities.context("evidence.identity_file")?;
-    EvidenceStore::open(StoreSettings { location, recipients, identities }).context("evidence.url")
+    Ok(EvidenceStore::new(StoreSettings { location, recipients, identities }))
 }
 
 /// The key in the account's settings.

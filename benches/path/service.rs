@@ -8,6 +8,7 @@ use axum::Router;
 use axum::routing::get;
 use checkback::clock::Clock;
 use checkback::entropy::Entropy;
+use checkback::evidence::{EvidenceStore, Location, Recipients, StoreSettings};
 use checkback::http::{self, Api, Keys, Parts};
 use checkback::jobs::Engine;
 use checkback::lifecycle::Tasks;
@@ -75,11 +76,11 @@ impl Bench {
         let store = Store::new(world.options(), shape.pool);
         let (listeners, queues) = (Tasks::new(), Tasks::new());
         let folder = std::env::temp_dir().join("checkback-bench-evidence");
-        let evidence = EvidenceStore::open(StoreSettings {
+        let evidence = EvidenceStore::new(StoreSettings {
             location: Location::Folder(folder),
             recipients: Recipients::default(),
             identities: None,
-        })?;
+        });
         let service = Service::new(store, evidence, clock, entropy, vec![account], &queues);
         let engine = shape.engine.then(|| Engine::start(service.clone()));
         let api = Api::new(Parts {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -192,17 +192,21 @@ async fn an_allowed_name_that_leads_inside_is_connected_to_nowhere_however_it_is
     assert!(error.is_fault_of_the_moment(), "{error}");
 }
 
+async fn read_head(stream: &mut TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { break };
+        head.push(byte);
+    }
+}
+
 /// Answers each connection with `answer`, then closes it.
 async fn serve(tasks: &mut JoinSet<()>, answer: Vec<u8>) -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     tasks.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let Ok(byte) = stream.read_u8().await else { break };
-                head.push(byte);
-            }
+            read_head(&mut stream).await;
             // The client may have hung up.
             let _ = stream.write_all(&answer).await;
         }
@@ -286,6 +290,7 @@ async fn a_download_that_takes_too_long_is_given_up() {
     tasks.spawn(async move {
         let mut held = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
+            read_head(&mut stream).await;
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\na").await;
             held.push(stream);
         }

@@ -61,15 +61,15 @@ impl From<opendal::Error> for OpenError {
 }
 
 impl Location {
-    pub(super) fn open(self) -> Result<Operator, OpenError> {
+    pub(super) fn open(&self) -> Result<Operator, OpenError> {
         match self {
             Self::Folder(path) => {
-                make_private(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+                make_private(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
                 Ok(Operator::new(Fs::default().root(&path.to_string_lossy()))?)
             }
             Self::S3 { bucket, prefix, region, endpoint, keys } => {
-                let mut service = S3::default().bucket(&bucket).root(&prefix).region(&region).disable_config_load();
-                if let Some(endpoint) = &endpoint {
+                let mut service = S3::default().bucket(bucket).root(prefix).region(region).disable_config_load();
+                if let Some(endpoint) = endpoint {
                     service = service.endpoint(endpoint);
                 }
                 if let (Some(id), Some(secret)) = (&keys.access_key_id, &keys.secret_access_key) {
@@ -82,7 +82,7 @@ impl Location {
                 Ok(Operator::new(service)?.with_context(context()?))
             }
             Self::Oss { bucket, prefix, endpoint, keys } => {
-                let mut service = Oss::default().bucket(&bucket).root(&prefix).endpoint(&endpoint);
+                let mut service = Oss::default().bucket(bucket).root(prefix).endpoint(endpoint);
                 if let (Some(id), Some(secret)) = (&keys.access_key_id, &keys.access_key_secret) {
                     service = service.access_key_id(id.expose_secret()).access_key_secret(secret.expose_secret());
                     if let Some(token) = &keys.security_token {

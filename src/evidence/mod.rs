@@ -14,6 +14,7 @@ mod seal;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use media::HEAD;
 use seal::Sealing;
 
 pub use download::{ClientError, DownloadError, DownloadLimits, Downloader};
-pub use location::{AliyunKeys, AwsKeys, Location};
+pub use location::{AliyunKeys, AwsKeys, Location, OpenError};
 pub use media::MediaType;
 pub use seal::{Identities, Recipients, SealError};
 
@@ -47,6 +48,8 @@ const UNFINISHED: &str = ".part";
 pub enum StorageError {
     #[error("the evidence store refused or failed ({})", .0.kind())]
     Failed(#[source] Box<opendal::Error>),
+    #[error("the evidence store cannot be opened")]
+    Closed(#[from] OpenError),
     #[error("the evidence store did not answer in time")]
     Timeout,
     #[error("evidence could not be encrypted or decrypted")]
@@ -109,7 +112,9 @@ pub struct StoreSettings {
 /// Clones share the connections.
 #[derive(Clone, Debug)]
 pub struct EvidenceStore {
-    operator: Operator,
+    location: Arc<Location>,
+    /// Opened at the first use: a folder that cannot be made yet must not keep verdicts from being collected.
+    operator: Arc<OnceLock<Operator>>,
     /// Of a folder, where it is on this machine.
     folder: Option<PathBuf>,
     recipients: Recipients,
@@ -132,14 +137,24 @@ async fn step<T>(doing: impl IntoFuture<Output = opendal::Result<T>>) -> Result<
 }
 
 impl EvidenceStore {
-    /// Makes the folder if there is none. Buckets are not asked before they are used.
-    pub fn open(settings: StoreSettings) -> Result<Self, location::OpenError> {
+    /// Opens nothing yet: [`EvidenceStore::probe`] says whether it can be used.
+    pub fn new(settings: StoreSettings) -> Self {
         let StoreSettings { location, recipients, identities } = settings;
         let folder = match &location {
             Location::Folder(path) => Some(path.clone()),
             Location::S3 { .. } | Location::Oss { .. } => None,
         };
-        Ok(Self { operator: location.open()?, folder, recipients, identities })
+        Self { location: Arc::new(location), operator: Arc::default(), folder, recipients, identities }
+    }
+
+    fn operator(&self) -> Result<&Operator, StorageError> {
+        match self.operator.get() {
+            Some(operator) => Ok(operator),
+            None => {
+                let opened = self.location.open()?;
+                Ok(self.operator.get_or_init(|| opened))
+            }
+        }
     }
 
     /// Whether what is stored can be read here.
@@ -177,7 +192,7 @@ impl EvidenceStore {
         // Folders show nothing under the final name before it is whole.
         let name = if self.folder.is_some() { format!("{object}{UNFINISHED}") } else { object.to_owned() };
         let mut upload = Upload {
-            writer: step(self.operator.writer_with(&name).chunk(PART)).await?,
+            writer: step(self.operator()?.writer_with(&name).chunk(PART)).await?,
             sealing: if self.recipients.is_empty() {
                 None
             } else {
@@ -203,7 +218,7 @@ impl EvidenceStore {
             return Err(error);
         }
         if self.folder.is_some() {
-            step(self.operator.rename(&name, object)).await?;
+            step(self.operator()?.rename(&name, object)).await?;
             self.flush_folders(object).await?;
         }
         Ok(Stored {
@@ -247,8 +262,8 @@ impl EvidenceStore {
             StorageError::Failed(error) if error.kind() == ErrorKind::NotFound => GetError::NotFound,
             error => GetError::Storage(error),
         };
-        let length = step(self.operator.stat(object)).await.map_err(missing)?.content_length();
-        let reader = step(self.operator.reader_with(object).chunk(PIECE)).await.map_err(missing)?;
+        let length = step(self.operator()?.stat(object)).await.map_err(missing)?.content_length();
+        let reader = step(self.operator()?.reader_with(object).chunk(PIECE)).await.map_err(missing)?;
         let Some(identities) = identities else {
             let stream = step(reader.into_bytes_stream(0..length)).await.map_err(missing)?;
             return Ok(stream.boxed());
@@ -271,7 +286,7 @@ impl EvidenceStore {
 
     /// Destroys one object. That there is none is no error.
     pub async fn delete(&self, object: &str) -> Result<(), StorageError> {
-        step(self.operator.delete(object)).await
+        step(self.operator()?.delete(object)).await
     }
 
     /// Destroys everything of one verification, unfinished files included; says how many complete objects there were.
@@ -279,7 +294,7 @@ impl EvidenceStore {
     pub async fn delete_all(&self, account: &str, id: VerificationId) -> Result<u64, StorageError> {
         let folder = folder_of(account, id);
         let mut destroyed = 0;
-        for entry in step(self.operator.list_with(&folder).recursive(true)).await? {
+        for entry in step(self.operator()?.list_with(&folder).recursive(true)).await? {
             if entry.metadata().mode() == EntryMode::DIR {
                 continue;
             }
@@ -297,7 +312,7 @@ impl EvidenceStore {
     pub async fn delete_others(&self, kept: &str) -> Result<(), StorageError> {
         let Some((folder, name)) = kept.rsplit_once('/') else { return Ok(()) };
         let Some((kind, _)) = name.split_once('-') else { return Ok(()) };
-        for entry in step(self.operator.list(&format!("{folder}/{kind}-"))).await? {
+        for entry in step(self.operator()?.list(&format!("{folder}/{kind}-"))).await? {
             if entry.path() != kept && entry.metadata().mode() == EntryMode::FILE {
                 self.delete(entry.path()).await?;
             }
@@ -307,7 +322,7 @@ impl EvidenceStore {
 
     /// Whether the store can be reached and lets us in. Reads only.
     pub async fn probe(&self) -> Result<(), StorageError> {
-        match step(self.operator.stat("probe")).await {
+        match step(self.operator()?.stat("probe")).await {
             Err(StorageError::Failed(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other.map(|_| ()),
         }

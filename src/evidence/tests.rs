@@ -24,12 +24,11 @@ fn pieces(bytes: &[u8], size: usize) -> impl Stream<Item = Result<Bytes, &'stati
 }
 
 fn open(folder: &tempfile::TempDir, recipients: &[String], identity: Option<PathBuf>) -> EvidenceStore {
-    EvidenceStore::open(StoreSettings {
+    EvidenceStore::new(StoreSettings {
         location: Location::Folder(folder.path().to_owned()),
         recipients: Recipients::read(recipients).unwrap(),
         identities: identity.map(|path| Identities::read(path).unwrap()),
     })
-    .unwrap()
 }
 
 async fn read(store: &EvidenceStore, object: &str, is_sealed: bool) -> Result<Vec<u8>, GetError> {
@@ -179,11 +178,14 @@ async fn a_folder_that_is_made_is_for_nobody_else() {
     use std::os::unix::fs::PermissionsExt;
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("evidence");
-    EvidenceStore::open(StoreSettings {
+    let store = EvidenceStore::new(StoreSettings {
         location: Location::Folder(path.clone()),
         recipients: Recipients::default(),
         identities: None,
-    })
-    .unwrap();
+    });
+    std::fs::write(&path, "in the way").unwrap();
+    assert!(matches!(store.probe().await, Err(StorageError::Closed(OpenError::Folder { .. }))));
+    std::fs::remove_file(&path).unwrap();
+    store.probe().await.unwrap();
     assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
 }

@@ -311,3 +311,69 @@ fn may_hold_image(text: &str) -> bool {
     text.len() > LONGEST_TEXT
         || ["img", "image", "picture", "photo", "video", "http"].iter().any(|word| lower.contains(word))
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const WANTED: Wanted = &[
+        ("faceImg", EvidenceKind::FaceImage),
+        ("aliveImage", EvidenceKind::FaceImage),
+        ("idImage", EvidenceKind::IdFrontImage),
+        ("docVideoUrl", EvidenceKind::Video),
+    ];
+
+    fn found(answer: &Value) -> (String, FoundEvidence) {
+        without_images(&answer.to_string(), WANTED).unwrap()
+    }
+
+    #[test]
+    fn evidence_is_found_in_every_form_and_kept_out_of_the_answer() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let lines: String = STANDARD
+            .encode(&bytes)
+            .as_bytes()
+            .chunks(76)
+            .fold(String::new(), |text, line| text + std::str::from_utf8(line).unwrap() + "\r\n");
+        for text in [
+            STANDARD.encode(&bytes),
+            STANDARD_NO_PAD.encode(&bytes),
+            URL_SAFE.encode(&bytes),
+            lines,
+            format!("data:image/jpeg;base64,{}", STANDARD.encode(&bytes)),
+        ] {
+            let part = json!({"FACEIMG": text, "aliveImage": "AAAA", "docVideoUrl": "https://a.aliyuncs.com/v?x=1"});
+            let twice = Value::from(part.to_string()).to_string();
+            for part in [part.clone(), part.to_string().into(), twice.into()] {
+                let (kept, found) = found(&json!({"Result": {"ExtFaceInfo": part, "other": 1}}));
+                assert_eq!(found.images.len(), 1, "of a kind the first counts");
+                assert!(found.images[0].content.as_deref() == Ok(&bytes[..]), "{text}");
+                assert_eq!(found.video.as_ref().map(VideoLink::expose), Some("https://a.aliyuncs.com/v?x=1"));
+                assert!(!kept.contains("aliyuncs") && !kept.contains(&text[..40]), "{kept}");
+            }
+        }
+    }
+
+    #[test]
+    fn escaped_slashes_are_read() {
+        let (_, found) = without_images(r#"{"faceImg":"\/9j\/4A=="}"#, WANTED).unwrap();
+        assert_eq!(found.images[0].content.as_deref(), Ok(&b"\xFF\xD8\xFF\xE0"[..]));
+    }
+
+    #[test]
+    fn what_is_no_image_says_so_and_what_is_not_wanted_is_not_decoded() {
+        let (_, bad) = found(&json!({"faceImg": "no Base64!", "idImage": ""}));
+        assert_eq!(bad.images[0].content, Err(BadImage::NotBase64));
+        assert_eq!(bad.images.len(), 1, "an empty text is no image");
+        let large = "A".repeat(LARGEST_IMAGE / 3 * 4 + 100);
+        let (_, too_large) = found(&json!({ "faceImg": large }));
+        assert_eq!(too_large.images[0].content, Err(BadImage::TooLarge));
+        let (_, none) = found(&json!({"otherImage": "AAAA", "videoUrl": "https://a.aliyuncs.com/v", "faceImg": 7}));
+        assert_eq!(none, FoundEvidence::default());
+        let answer = json!({"faceImg": "AAAA", "docVideoUrl": "x"}).to_string();
+        assert_eq!(without_images(&answer, &[]).unwrap().1, FoundEvidence::default());
+    }
+}

@@ -18,6 +18,8 @@ mod demo;
 #[cfg(feature = "simulator")]
 mod erasure;
 #[cfg(feature = "simulator")]
+mod evidence;
+#[cfg(feature = "simulator")]
 mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
@@ -31,6 +33,8 @@ mod private_postgres;
 mod readme;
 #[cfg(feature = "simulator")]
 mod replicas;
+#[cfg(feature = "simulator")]
+mod retention;
 #[cfg(feature = "simulator")]
 mod returns;
 #[cfg(feature = "simulator")]

@@ -27,6 +27,8 @@ pub const VIDEO: Wanted = &[("docVideoUrl", EvidenceKind::Video)];
 pub const VIDEO_AND_IMAGES: Wanted = &[
     ("docVideoUrl", EvidenceKind::Video),
     ("faceImg", EvidenceKind::FaceImage),
+    ("aliveImage", EvidenceKind::FaceImage),
+    ("refImage", EvidenceKind::ReferenceImage),
     ("idImage", EvidenceKind::IdFrontImage),
     ("idBackImage", EvidenceKind::IdBackImage),
 ];

@@ -1,6 +1,7 @@
 //! `DELETE /verifications/{id}`: what is destroyed, what stays, and that nothing brings it back.
 
 mod alone;
+mod evidence;
 mod races;
 mod remote;
 
@@ -9,6 +10,8 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use super::support::app::TestApp;
+
+pub use races::move_database_clock;
 
 const TOKEN: &str = "the-right-token-of-this";
 
@@ -38,7 +41,7 @@ fn everything() -> Value {
 }
 
 /// A finished flow with a verdict: (transaction, verification).
-async fn decided(test: &TestApp) -> (String, String) {
+pub async fn decided(test: &TestApp) -> (String, String) {
     let (transaction, id) = test.begin(CreateTransaction::default(), everything()).await;
     test.simulator.complete(&transaction, Complete { callbacks: Some(0), ..Complete::default() }).await.unwrap();
     assert_eq!(test.callback(&transaction, Some(TOKEN)).await.status(), 200);
