@@ -56,7 +56,7 @@ COMMENT ON COLUMN erasures.destroyed IS 'How many of each kind were destroyed in
 COMMENT ON COLUMN erasures.open_until IS 'Until when the person may still complete the flow, so that the provider may have more to delete later; null: it was completed.';
 COMMENT ON COLUMN erasures.evidence_state IS 'pending, or destroyed: the evidence store holds nothing of it, and no capture of it is under way.';
 COMMENT ON COLUMN erasures.evidence_objects IS 'How many objects were deleted from the evidence store.';
-COMMENT ON COLUMN erasures.evidence_reason IS 'Why it is still pending; null: it was not tried yet, or is done.';
+COMMENT ON COLUMN erasures.evidence_reason IS 'Why it is still pending, or that objects were not there; null: nothing to say.';
 COMMENT ON COLUMN erasures.evidence_at IS 'When the evidence store was found empty; null: pending.';
 COMMENT ON COLUMN erasures.provider_state IS 'pending; destroyed; refused: the provider will not, see provider_reason; not_offered: it has no call for this.';
 COMMENT ON COLUMN erasures.provider_reason IS 'Why it is not destroyed; null: it is, or was not tried yet.';

@@ -46,6 +46,13 @@ struct Part<S> {
     due_at: DateTime<Utc>,
 }
 
+/// What the evidence store had.
+struct Gone {
+    objects: u64,
+    /// Stored once, and not there.
+    missing: usize,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum NotDestroyed {
     #[error(transparent)]
@@ -164,9 +171,14 @@ impl Service {
         }
         let destroyed = tokio::time::timeout(PART, self.destroy_all_evidence(leased)).await;
         let (problem, wait) = match destroyed {
-            Ok(Ok(objects)) => {
+            Ok(Ok(Gone { objects, missing })) => {
+                let reason = (missing > 0).then(|| {
+                    warn!(verification.id = %leased.id, account = leased.account, missing,
+                        "objects that were stored are not in the evidence store: is it the right one, and mounted?");
+                    format!("{missing} that were stored were not there any more")
+                });
                 let objects = i64::try_from(objects).unwrap_or(i64::MAX);
-                return (Part { state: EvidencePart::Destroyed, reason: None, due_at: now }, objects);
+                return (Part { state: EvidencePart::Destroyed, reason, due_at: now }, objects);
             }
             Ok(Err(problem)) => {
                 error!(verification.id = %leased.id, account = leased.account, attempt = leased.attempts + 1,
@@ -180,14 +192,20 @@ impl Service {
     }
 
     /// Destroys what the evidence store has, and once more when no capture is under way any more.
-    async fn destroy_all_evidence(&self, leased: &LeasedErasure) -> Result<u64, NotDestroyed> {
+    async fn destroy_all_evidence(&self, leased: &LeasedErasure) -> Result<Gone, NotDestroyed> {
         let store = &self.evidence.store;
+        let names = self.store.erased_objects(leased.id).await?;
         let mut objects = 0;
         while self.store.is_captured(leased.id).await? {
             objects += store.delete_all(&leased.account, leased.id).await?;
             tokio::time::sleep(CAPTURE_LOOK).await;
         }
-        Ok(objects + store.delete_all(&leased.account, leased.id).await?)
+        objects += store.delete_all(&leased.account, leased.id).await?;
+        // A store that is broken may list nothing and say no more.
+        for name in &names {
+            store.delete(name).await?;
+        }
+        Ok(Gone { objects, missing: names.len().saturating_sub(usize::try_from(objects).unwrap_or(usize::MAX)) })
     }
 
     async fn erase_at_provider(&self, leased: &LeasedErasure) -> Part<ProviderPart> {

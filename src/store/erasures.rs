@@ -19,19 +19,8 @@ use crate::domain::VerificationId;
 
 /// What the history keeps of a row's detail: which attempt, how it ended, and who acted. Nothing that came from the
 /// provider or was written by a caller.
-const KEPT_DETAILS: [&str; 11] = [
-    "action",
-    "attempt",
-    "by",
-    "complete",
-    "evidence",
-    "initialized",
-    "outcome",
-    "read",
-    "recheck",
-    "revision",
-    "status",
-];
+const KEPT_DETAILS: [&str; 11] =
+    ["action", "attempt", "by", "evidence", "initialized", "outcome", "read", "recheck", "revision", "state", "status"];
 
 /// Why a verification ended that its erasure ended.
 pub const ERASED: &str = "erased";
@@ -337,25 +326,53 @@ impl Store {
         Ok(captured)
     }
 
+    /// The objects that an erased verification had in the evidence store.
+    pub async fn erased_objects(&self, id: VerificationId) -> Result<Vec<String>, StoreError> {
+        let objects = sqlx::query_scalar!(
+            r#"-- erased_objects
+            SELECT object AS "object!"
+            FROM evidence
+            WHERE verification_id = $1
+            AND object IS NOT NULL
+            ORDER BY kind"#,
+            id.0
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(objects)
+    }
+
     /// Stores what an attempt brought and gives its lease back. False when the lease was lost; then nothing changes.
     pub async fn record_erasure(&self, attempt: &ErasureAttempt) -> Result<bool, StoreError> {
         let is_complete = attempt.evidence != EvidencePart::Pending && attempt.provider != ProviderPart::Pending;
-        let done = sqlx::query!(
-            "-- record_erasure
-            UPDATE erasures
-            SET evidence_at = CASE WHEN evidence_state = 'pending' AND $3 <> 'pending' THEN $9 ELSE evidence_at END,
-                provider_at = CASE WHEN provider_state = 'pending' AND $6 <> 'pending' THEN $9 ELSE provider_at END,
-                evidence_state = $3,
-                evidence_objects = evidence_objects + $4,
-                evidence_reason = $5,
-                provider_state = $6,
-                provider_reason = $7,
-                due_at = $8,
-                attempts = attempts + 1,
-                lease_token = NULL,
-                leased_until = NULL
-            WHERE verification_id = $1
-            AND lease_token = $2",
+        let done = sqlx::query_scalar!(
+            r#"-- record_erasure
+            WITH done AS (
+                UPDATE erasures
+                SET evidence_at = CASE WHEN evidence_state = 'pending' AND $3 <> 'pending' THEN $9 ELSE evidence_at END,
+                    provider_at = CASE WHEN provider_state = 'pending' AND $6 <> 'pending' THEN $9 ELSE provider_at END,
+                    evidence_state = $3,
+                    evidence_objects = evidence_objects + $4,
+                    evidence_reason = $5,
+                    provider_state = $6,
+                    provider_reason = $7,
+                    due_at = $8,
+                    attempts = attempts + 1,
+                    lease_token = NULL,
+                    leased_until = NULL
+                WHERE verification_id = $1
+                AND lease_token = $2
+                RETURNING verification_id
+            ), forgotten AS (
+                UPDATE evidence
+                SET object = NULL
+                WHERE verification_id = $1
+                AND $3 <> 'pending'
+                AND object IS NOT NULL
+                AND EXISTS (SELECT FROM done)
+            )
+            SELECT count(*) AS "count!"
+            FROM done"#,
             attempt.id.0,
             attempt.token,
             attempt.evidence.as_str(),
@@ -366,20 +383,20 @@ impl Store {
             (!is_complete).then_some(attempt.due_at),
             attempt.at
         )
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done > 0)
     }
 }
 
-/// Takes everything out of the rows of evidence. What is in the store goes after the commit; a capture under way loses
-/// its object, and then its lease, which stays until then.
+/// Takes everything out of the rows of evidence but the objects' names. What is in the store goes after the commit; a
+/// capture under way loses its object, and then its lease, which stays until then.
 async fn clear_evidence(connection: &mut PgConnection, id: VerificationId) -> Result<(), StoreError> {
     sqlx::query!(
         "-- erase: evidence
         UPDATE evidence
         SET state = CASE WHEN state IN ('pending', 'stored') THEN 'erased' ELSE state END,
-            reason = NULL, object = NULL, content_type = NULL, bytes = NULL, sha256 = NULL, sealed = NULL
+            reason = NULL, content_type = NULL, bytes = NULL, sha256 = NULL, sealed = NULL
         WHERE verification_id = $1",
         id.0
     )

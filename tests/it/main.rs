@@ -8,6 +8,8 @@ mod api_document;
 mod architecture;
 #[cfg(feature = "simulator")]
 mod callbacks;
+#[cfg(feature = "simulator")]
+mod canary;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
 #[cfg(feature = "simulator")]

@@ -12,6 +12,7 @@ use sqlx::PgPool;
 
 use super::api::problem;
 use super::erasure::{decided, move_database_clock};
+use super::evidence::with_images;
 use super::support::app::{Setup, TestApp, launch};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -64,7 +65,7 @@ async fn scores_go_and_the_verdict_stays() {
 
 #[tokio::test]
 async fn evidence_goes_row_first_and_object_after() {
-    let test = TestApp::start().await;
+    let test = TestApp::with(with_images()).await;
     let id = due_after_one_more_second(&test, RetentionClass::Evidence).await;
     let away = test.evidence.with_extension("away");
     // A store that does not answer: the row is marked and the object is waited for.
@@ -80,7 +81,7 @@ async fn evidence_goes_row_first_and_object_after() {
     std::fs::remove_file(&test.evidence).unwrap();
     std::fs::rename(&away, &test.evidence).unwrap();
     let pool = test.database.pool().await;
-    assert_eq!(number(&pool, "SELECT count(object) FROM evidence").await, 1);
+    assert_eq!(number(&pool, "SELECT count(object) FROM evidence").await, 2);
     retain(&test, RetentionClass::Evidence).await.unwrap();
     assert_eq!(number(&pool, "SELECT count(object) FROM evidence").await, 0);
     let folder = test.evidence.join("alibaba-sg").join(&id);

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::{TOKEN, attempted, completed, decided, delete, entry, erase, everything};
 use crate::api::{problem, register, register_plain, wrong_fields};
+use crate::evidence::with_images;
 use crate::support::app::{ACCOUNT, Setup, TestApp};
 
 #[tokio::test]
 async fn the_bare_fact_stays_and_everything_else_is_destroyed() {
-    let test = TestApp::start().await;
+    let test = TestApp::with(with_images()).await;
     let (transaction, id) = decided(&test).await;
     let before = test.verification(&id).await;
     let request = test.request(Method::DELETE, &format!("/verifications/{id}"));
@@ -64,6 +65,14 @@ async fn the_bare_fact_stays_and_everything_else_is_destroyed() {
     assert_eq!(after, expected);
     problem(test.get(&format!("/verifications/{id}/raw")).await, 404, "answer_not_found").await;
     let history = test.history(&id).await;
+    // Both images were stored at once, in any order.
+    let (evidence, history): (Vec<Value>, Vec<Value>) =
+        history.into_iter().partition(|item| item["kind"] == "evidence");
+    assert_eq!(evidence.len(), 2);
+    for item in &evidence {
+        let members: Vec<&str> = item.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!((members.len(), &item["state"]), (4, &json!("stored")), "{item}");
+    }
     let shown: Vec<Value> = history
         .iter()
         .map(|item| {
@@ -79,7 +88,6 @@ async fn the_bare_fact_stays_and_everything_else_is_destroyed() {
             json!({ "kind": "callback" }),
             json!({ "kind": "check", "attempt": 1, "outcome": "finished" }),
             json!({ "kind": "verdict", "status": "passed", "revision": 1 }),
-            json!({ "kind": "evidence", "evidence": "face_image", "state": "stored" }),
             json!({ "kind": "erased", "by": "test", "reason": "request 4711" }),
         ]
     );

@@ -20,7 +20,7 @@ async fn delete(test: &TestApp, id: &str) -> Response {
 }
 
 /// Erases and returns the receipt.
-async fn erase(test: &TestApp, id: &str) -> Value {
+pub async fn erase(test: &TestApp, id: &str) -> Value {
     let response = delete(test, id).await;
     let status = response.status().as_u16();
     let body: Value = response.json().await.unwrap();
