@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream;
-use tokio::sync::Semaphore;
 use tracing::{debug, error, info, warn};
 
 use super::POLL;
@@ -26,8 +25,6 @@ use crate::service::account::{Account, later};
 use crate::service::evidence::{CAPTURE_LEASE, Capture, Source};
 use crate::store::{CaptureKey, CaptureLease, NotStored, Recorded, StoreError, StoredEvidence};
 
-/// Objects that are written at a time. Each holds a part of an upload in memory.
-const MOST_UPLOADS: usize = 16;
 /// A link of the provider works for 15 minutes; it is asked for a new one a little earlier.
 const LINK_LIFE: TimeDelta = TimeDelta::minutes(14);
 /// How often an image is tried again from memory. Others may need the room.
@@ -44,7 +41,6 @@ const RENEWAL: Duration = Duration::from_millis(2500);
 pub(super) struct Captures {
     service: Service,
     tasks: Tasks,
-    uploads: Arc<Semaphore>,
     held: Arc<Mutex<HashSet<CaptureKey>>>,
     /// The store of evidence refused the last object, so asking for more would be in vain.
     is_store_failing: Arc<AtomicBool>,
@@ -66,13 +62,7 @@ enum Next {
 
 impl Captures {
     pub fn new(service: Service, tasks: Tasks) -> Self {
-        Self {
-            service,
-            tasks,
-            uploads: Arc::new(Semaphore::new(MOST_UPLOADS)),
-            held: Arc::default(),
-            is_store_failing: Arc::default(),
-        }
+        Self { service, tasks, held: Arc::default(), is_store_failing: Arc::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, HashSet<CaptureKey>> {
@@ -125,8 +115,7 @@ impl Captures {
     }
 
     async fn attempt(&self, account: &Account, key: CaptureKey, source: &Source) -> Result<(String, Stored), Failed> {
-        // Never closed.
-        let _upload = self.uploads.acquire().await;
+        let _upload = self.service.evidence.upload().await;
         let object = object_name(&account.name, key.id, key.kind, key.token);
         let store = &self.service.evidence.store;
         let put = match source {

@@ -34,11 +34,15 @@ const PIECE: usize = 1 << 10;
 /// How soon an image is asked for again that found no room.
 const AFTER_NO_ROOM: Duration = Duration::from_mins(5);
 
+/// Objects that are written at a time. Each holds a part of an upload in memory.
+const MOST_UPLOADS: usize = 16;
+
 /// The store of evidence, and the memory on the way to it. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     pub store: EvidenceStore,
     room: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
 }
 
 /// What is to be captured, with where it comes from. It lives in memory alone.
@@ -63,7 +67,19 @@ pub struct Answered<'a> {
 
 impl Evidence {
     pub fn new(store: EvidenceStore) -> Self {
-        Self { store, room: Arc::new(Semaphore::new(ROOM / PIECE)) }
+        let room = Arc::new(Semaphore::new(ROOM / PIECE));
+        Self { store, room, uploads: Arc::new(Semaphore::new(MOST_UPLOADS)) }
+    }
+
+    /// Waits until an object may be written; it may be until what is returned is dropped.
+    pub async fn upload(&self) -> impl Drop + use<> {
+        // Never closed, so there is always one.
+        Arc::clone(&self.uploads).acquire_owned().await.expect("nobody closes this semaphore")
+    }
+
+    /// Objects that are being written at this moment.
+    pub fn uploads_under_way(&self) -> usize {
+        MOST_UPLOADS - self.uploads.available_permits()
     }
 
     /// What to write down of an answer's evidence, and what to capture of it. `token` makes a lease for each.
