@@ -14,8 +14,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream;
 use tracing::{debug, error, info, warn};
 
-use super::POLL;
-use super::checks::persist;
+use super::steps::persist;
+use super::{POLL, RENEWAL};
 use crate::domain::schedule::{after_capture, after_fault};
 use crate::domain::{EvidenceKind, EvidenceState, VerificationId};
 use crate::evidence::{DownloadError, PutError, Stored, object_name};
@@ -35,7 +35,6 @@ const MOST_LINK_FAULTS: u32 = 6;
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How many are asked for again, or ended, by one statement.
 const BATCH: i64 = 500;
-const RENEWAL: Duration = Duration::from_millis(2500);
 
 #[derive(Clone)]
 pub(super) struct Captures {

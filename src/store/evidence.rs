@@ -187,7 +187,7 @@ pub(super) async fn note(
                 reason, lease_token, leased_until)
             SELECT i.verification_id, i.kind, i.account, i.state, i.at, i.deadline, (i.state = 'pending')::integer,
                 i.due_at, i.reason, i.token,
-                CASE WHEN i.token IS NOT NULL THEN clock_timestamp() + make_interval(secs => i.seconds) END
+                CASE WHEN i.token IS NOT NULL THEN database_now() + make_interval(secs => i.seconds) END
             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
                 $7::timestamptz[], $8::text[], $9::uuid[], $10::double precision[])
                 AS i (verification_id, kind, account, state, at, deadline, due_at, reason, token, seconds)
@@ -343,7 +343,7 @@ impl Store {
         sqlx::query!(
             "-- renew_captures
             UPDATE evidence e
-            SET leased_until = clock_timestamp() + make_interval(secs => $4)
+            SET leased_until = database_now() + make_interval(secs => $4)
             FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS i (verification_id, kind, token)
             WHERE e.verification_id = i.verification_id
             AND e.kind = i.kind
@@ -390,7 +390,7 @@ impl Store {
                 SELECT verification_id, kind, account, state, lease_token
                 FROM evidence
                 WHERE lease_token IS NOT NULL
-                AND leased_until < clock_timestamp()
+                AND leased_until < database_now()
                 ORDER BY leased_until
                 LIMIT 1000
                 FOR UPDATE SKIP LOCKED
