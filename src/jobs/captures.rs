@@ -31,8 +31,6 @@ const LINK_LIFE: TimeDelta = TimeDelta::minutes(14);
 const IMAGE_TRIES: u32 = 4;
 /// The longest wait before the same link is tried again, about.
 const MOST_LINK_FAULTS: u32 = 6;
-/// When somebody looks again whether what was asked for has come.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How many are asked for again, or ended, by one statement.
 const BATCH: i64 = 500;
 
@@ -304,7 +302,7 @@ impl Captures {
             }
             self.is_store_failing.store(false, Ordering::Relaxed);
         }
-        for account in service.store.ask_again(accounts, now, later(now, LOOK_AGAIN), BATCH).await? {
+        for account in service.store.ask_again(accounts, now, BATCH).await? {
             service.wakes.account(&account);
             service.wakes.tell_others([account], &[]);
         }

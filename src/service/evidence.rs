@@ -31,6 +31,8 @@ pub const CAPTURE_LEASE: Duration = Duration::from_secs(10);
 const ROOM: usize = 64 << 20;
 /// Room is counted in pieces of this size.
 const PIECE: usize = 1 << 10;
+/// How long a reader waits for the store to begin.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How soon an image is asked for again that found no room.
 const AFTER_NO_ROOM: Duration = Duration::from_mins(5);
 
@@ -180,7 +182,8 @@ impl Service {
         if !self.evidence.store.can_read(object.is_sealed) {
             return Ok(EvidenceRead::Sealed);
         }
-        let bytes = match self.evidence.store.get(&object.name, object.is_sealed).await {
+        let got = tokio::time::timeout(PATIENCE, self.evidence.store.get(&object.name, object.is_sealed)).await;
+        let bytes = match got.unwrap_or(Err(GetError::Storage(StorageError::Timeout))) {
             Ok(bytes) => bytes,
             Err(GetError::Sealed) => return Ok(EvidenceRead::Sealed),
             Err(problem) => {

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod answers;
+mod captures;
 mod checks;
 mod collect_jobs;
 mod error;
