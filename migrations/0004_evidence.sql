@@ -38,8 +38,8 @@ COMMENT ON COLUMN evidence.account IS 'Its account, copied because the object''s
 COMMENT ON COLUMN evidence.state IS 'pending: being captured, or to be asked for again; stored; absent: the provider had none; missed: it had one that could not be kept; erased.';
 COMMENT ON COLUMN evidence.noted_at IS 'When an answer first named it, or did not although it should have.';
 COMMENT ON COLUMN evidence.deadline IS 'When the provider deletes it; nothing is asked for after that.';
-COMMENT ON COLUMN evidence.attempts IS 'Answers that it was captured from, or tried to be.';
-COMMENT ON COLUMN evidence.due_at IS 'While pending and nobody captures it: when the provider is to be asked again.';
+COMMENT ON COLUMN evidence.attempts IS 'How often the provider was asked for it.';
+COMMENT ON COLUMN evidence.due_at IS 'While pending and nobody captures it: when the provider is to be asked again, if no check is under way then.';
 COMMENT ON COLUMN evidence.reason IS 'Why it is absent or missed; while pending, what the last attempt ended with; null: nothing went wrong.';
 COMMENT ON COLUMN evidence.lease_token IS 'Names the capture under way; every write of a worker carries it, and so does the name of its object. Whoever erases leaves it in place: the worker, or whoever finds it dead, destroys what it still brings. Null: no capture.';
 COMMENT ON COLUMN evidence.leased_until IS 'When the lease runs out, by the clock of the database; null: not leased.';

@@ -153,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_panic_says_reaches_nobody() {
         let handler = async || -> Response { panic!("CANARY-FACE") };
-        let router: Router = Router::new().route("/", get(handler)).layer(CatchPanicLayer::custom(after_panic));
+        let router: Router = Router::new().fallback(handler).layer(CatchPanicLayer::custom(after_panic));
         let answer = router.oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(answer.status(), 500);
         let body = answer.into_body().collect().await.unwrap().to_bytes();

@@ -12,12 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::POLL;
-use super::checks::persist;
+use super::steps::persist;
+use super::{POLL, RENEWAL};
 use crate::domain::schedule::{after_capture, after_fault};
 use crate::domain::{EvidenceKind, EvidenceState, VerificationId};
 use crate::evidence::{DownloadError, PutError, Stored, object_name};
@@ -27,25 +26,19 @@ use crate::service::account::{Account, later};
 use crate::service::evidence::{CAPTURE_LEASE, Capture, Source};
 use crate::store::{CaptureKey, CaptureLease, NotStored, Recorded, StoreError, StoredEvidence};
 
-/// Objects that are written at a time. Each holds a part of an upload in memory.
-const MOST_UPLOADS: usize = 16;
 /// A link of the provider works for 15 minutes; it is asked for a new one a little earlier.
 const LINK_LIFE: TimeDelta = TimeDelta::minutes(14);
 /// How often an image is tried again from memory. Others may need the room.
 const IMAGE_TRIES: u32 = 4;
 /// The longest wait before the same link is tried again, about.
 const MOST_LINK_FAULTS: u32 = 6;
-/// When somebody looks again whether what was asked for has come.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How many are asked for again, or ended, by one statement.
 const BATCH: i64 = 500;
-const RENEWAL: Duration = Duration::from_millis(2500);
 
 #[derive(Clone)]
 pub(super) struct Captures {
     service: Service,
     tasks: Tasks,
-    uploads: Arc<Semaphore>,
     /// Each with what calls it off when its lease is lost.
     held: Arc<Mutex<HashMap<CaptureKey, CancellationToken>>>,
     /// The store of evidence refused the last object, so asking for more would be in vain.
@@ -68,13 +61,7 @@ enum Next {
 
 impl Captures {
     pub fn new(service: Service, tasks: Tasks) -> Self {
-        Self {
-            service,
-            tasks,
-            uploads: Arc::new(Semaphore::new(MOST_UPLOADS)),
-            held: Arc::default(),
-            is_store_failing: Arc::default(),
-        }
+        Self { service, tasks, held: Arc::default(), is_store_failing: Arc::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<CaptureKey, CancellationToken>> {
@@ -146,8 +133,7 @@ impl Captures {
     }
 
     async fn attempt(&self, account: &Account, key: CaptureKey, source: &Source) -> Result<(String, Stored), Failed> {
-        // Never closed.
-        let _upload = self.uploads.acquire().await;
+        let _upload = self.service.evidence.upload().await;
         let object = object_name(&account.name, key.id, key.kind, key.token);
         let store = &self.service.evidence.store;
         let put = match source {
@@ -344,7 +330,7 @@ impl Captures {
             }
             self.is_store_failing.store(false, Ordering::Relaxed);
         }
-        for account in service.store.ask_again(accounts, now, later(now, LOOK_AGAIN), BATCH).await? {
+        for account in service.store.ask_again(accounts, now, BATCH).await? {
             service.wakes.account(&account);
             service.wakes.tell_others([account], &[]);
         }

@@ -73,6 +73,20 @@ pub trait Provider: Send + Sync {
     }
 }
 
+/// Does what takes long with a large body on a thread where nobody waits meanwhile. `None`: the service is stopping.
+async fn read_body<T: Send + 'static>(length: usize, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if length <= http::SMALL_BODY {
+        return Some(read());
+    }
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => Some(read),
+        Err(broken) => match broken.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
+    }
+}
+
 /// `YYYY-MM-DDThh:mm:ss` and `zone`, the form of UTC that the provider wants after it.
 fn utc_seconds(time: DateTime<Utc>, zone: &str) -> String {
     let mut text = String::with_capacity(24);

@@ -31,14 +31,20 @@ pub const CAPTURE_LEASE: Duration = Duration::from_secs(10);
 const ROOM: usize = 64 << 20;
 /// Room is counted in pieces of this size.
 const PIECE: usize = 1 << 10;
+/// How long a reader waits for the store to begin.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How soon an image is asked for again that found no room.
 const AFTER_NO_ROOM: Duration = Duration::from_mins(5);
+
+/// Objects that are written at a time. Each holds a part of an upload in memory.
+const MOST_UPLOADS: usize = 16;
 
 /// The store of evidence, and the memory on the way to it. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     pub store: EvidenceStore,
     room: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
 }
 
 /// What is to be captured, with where it comes from. It lives in memory alone.
@@ -63,7 +69,19 @@ pub struct Answered<'a> {
 
 impl Evidence {
     pub fn new(store: EvidenceStore) -> Self {
-        Self { store, room: Arc::new(Semaphore::new(ROOM / PIECE)) }
+        let room = Arc::new(Semaphore::new(ROOM / PIECE));
+        Self { store, room, uploads: Arc::new(Semaphore::new(MOST_UPLOADS)) }
+    }
+
+    /// Waits until an object may be written; it may be until what is returned is dropped.
+    pub async fn upload(&self) -> impl Drop + use<> {
+        // Never closed, so there is always one.
+        Arc::clone(&self.uploads).acquire_owned().await.expect("nobody closes this semaphore")
+    }
+
+    /// Objects that are being written at this moment.
+    pub fn uploads_under_way(&self) -> usize {
+        MOST_UPLOADS - self.uploads.available_permits()
     }
 
     /// What to write down of an answer's evidence, and what to capture of it. `token` makes a lease for each.
@@ -164,7 +182,8 @@ impl Service {
         if !self.evidence.store.can_read(object.is_sealed) {
             return Ok(EvidenceRead::Sealed);
         }
-        let bytes = match self.evidence.store.get(&object.name, object.is_sealed).await {
+        let got = tokio::time::timeout(PATIENCE, self.evidence.store.get(&object.name, object.is_sealed)).await;
+        let bytes = match got.unwrap_or(Err(GetError::Storage(StorageError::Timeout))) {
             Ok(bytes) => bytes,
             Err(GetError::Sealed) => return Ok(EvidenceRead::Sealed),
             Err(problem) => {

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod answers;
+mod captures;
 mod checks;
 mod collect_jobs;
 mod erasures;
@@ -15,6 +16,7 @@ mod hints;
 mod initializations;
 mod known;
 mod migrate;
+mod receipts;
 mod records;
 mod retention;
 mod returns;
@@ -35,7 +37,7 @@ pub use accounts::{AccountHealth, CallSlot, Failing};
 pub use answers::{AnswerRead, Reader};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
-pub use erasures::{Destroyed, Erasure, ErasureAttempt, EvidencePart, LeasedErasure, NewErasure, ProviderPart};
+pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
 pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
@@ -44,6 +46,7 @@ pub use evidence::{
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
+pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
 pub use retention::Retained;
 pub use returns::Returned;

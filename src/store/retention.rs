@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
-use crate::domain::RetentionClass;
+use crate::domain::{EvidenceKind, RetentionClass, VerificationId};
 
 /// Rows may be committed a moment after the time they carry; so now and then the cursor goes back by so much.
 const BACK: TimeDelta = TimeDelta::hours(1);
@@ -97,6 +97,54 @@ impl Store {
         transaction.commit().await?;
         let overdue = if more { (before - place.at).to_std().unwrap_or_default() } else { Duration::ZERO };
         Ok(Some(Retained { destroyed: u64::try_from(found.destroyed).unwrap_or(0), more, overdue }))
+    }
+
+    /// Evidence whose time is over, and whose object is still there.
+    pub async fn retained_evidence(
+        &self,
+        limit: i64,
+    ) -> Result<Vec<(VerificationId, EvidenceKind, String)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"-- retained_evidence
+            SELECT verification_id, kind, object AS "object!"
+            FROM evidence
+            WHERE state = 'erased'
+            AND object IS NOT NULL
+            ORDER BY verification_id
+            LIMIT $1"#,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let kind = row.kind.parse().map_err(|_| StoreError::Inconsistent {
+                    table: "evidence",
+                    column: "kind",
+                    row: row.verification_id.to_string(),
+                })?;
+                Ok((VerificationId(row.verification_id), kind, row.object))
+            })
+            .collect()
+    }
+
+    /// Writes down that the object is deleted.
+    pub async fn forget_object(&self, id: VerificationId, kind: EvidenceKind, object: &str) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- forget_object
+            UPDATE evidence
+            SET object = NULL
+            WHERE verification_id = $1
+            AND kind = $2
+            AND object = $3
+            AND state = 'erased'",
+            id.0,
+            kind.as_str(),
+            object
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 }
 

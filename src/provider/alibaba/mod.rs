@@ -31,7 +31,7 @@ use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
 use super::http::{HttpAnswer, HttpClient, HttpError};
 use super::images::Wanted;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, DeleteAnswer, Provider};
+use super::{Answer, CheckRequest, DeleteAnswer, Provider, read_body};
 
 const VERSION: &str = "2022-08-09";
 const METHOD: &str = "POST";
@@ -159,7 +159,9 @@ impl AlibabaClient {
         url.set_query(Some(&query));
         let answer = self.http.send(http::Method::POST, url, headers, body).await.map_err(NotCalled::Http)?;
         let status = answer.status.as_u16();
-        let Ok(reading) = wire::read(&answer.body, wanted) else {
+        let body = answer.body.clone();
+        // A service that stops meanwhile has not read it.
+        let Some(Ok(reading)) = read_body(body.len(), move || wire::read(&body, wanted)).await else {
             return Err(NotCalled::Unreadable(answer));
         };
         if reading.code.as_deref().is_some_and(codes::is_timestamp) {

@@ -25,9 +25,9 @@ use crate::domain::{Outcome, ProviderError};
 use crate::entropy::Entropy;
 
 use self::products::Product;
-use super::http::{HttpClient, SMALL_BODY};
+use super::http::HttpClient;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, DeleteAnswer, Provider};
+use super::{Answer, CheckRequest, DeleteAnswer, Provider, read_body};
 
 pub use answer::Auth;
 pub use gateway::{Gateway, ZolozSettings};
@@ -52,19 +52,15 @@ impl ZolozClient {
         })?;
         let path = product.path();
         let answer = self.gateway.send(path, Bytes::from(product.request(request, self.images))).await?;
-        let is_large = answer.body.len() > SMALL_BODY;
         let (gateway, images) = (Arc::clone(&self.gateway), self.images);
+        // Megabytes are hashed, decrypted and searched through.
+        let length = answer.body.len();
         let read = move || outcome::interpret(product, &gateway.open(path, answer)?, images);
-        if !is_large {
-            return read();
-        }
-        // Megabytes are hashed, decrypted and searched through: too long for a thread that serves others meanwhile.
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|broken| match broken.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ProviderError::Unavailable {
+        read_body(length, read).await.unwrap_or_else(|| {
+            Err(ProviderError::Unavailable {
                 code: "stopped".to_owned(),
                 reason: "the service stopped while it read the answer".to_owned(),
-            }),
+            })
         })
     }
 }
