@@ -4,6 +4,7 @@ pub mod finding;
 pub mod history;
 pub mod json;
 pub mod return_state;
+pub mod risk;
 pub mod schedule;
 pub mod secret;
 pub mod verification;

@@ -20,7 +20,7 @@ use crate::store::StoreError;
 const RETRY_AFTER: u32 = 5;
 
 /// All codes, each with its status.
-pub const CODES: [(&str, u16); 33] = [
+pub const CODES: [(&str, u16); 34] = [
     ("unauthorized", 401),
     ("scope_missing", 403),
     ("body_malformed", 400),
@@ -33,6 +33,7 @@ pub const CODES: [(&str, u16); 33] = [
     ("method_not_allowed", 405),
     ("verification_not_found", 404),
     ("answer_not_found", 404),
+    ("recheck_not_found", 404),
     ("transaction_conflict", 409),
     ("already_final", 409),
     ("account_unknown", 404),
@@ -193,6 +194,15 @@ impl Problem {
 
     pub fn answer_not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "answer_not_found", "There is no answer of the provider", detail)
+    }
+
+    pub fn recheck_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "recheck_not_found",
+            "There is no such recheck",
+            "No recheck has this id. Use the `id` that POST /rechecks returned.",
+        )
     }
 
     pub fn transaction_conflict(id: impl std::fmt::Display, members: &[&str]) -> Self {

@@ -3,9 +3,11 @@
 //! Each replica runs the same loops. They look at once when something happened here, soon when it happened elsewhere,
 //! and every second in any case.
 
+mod at_risk;
 mod checks;
 mod dispatch;
 mod in_flight;
+mod rechecks;
 mod upkeep;
 
 use std::sync::Arc;
@@ -56,6 +58,8 @@ impl Engine {
         tasks.spawn(upkeep::renew(service.clone(), Arc::clone(&in_flight), tasks.clone()));
         tasks.spawn(upkeep::listen(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::tidy(service.clone(), tasks.clone()));
+        tasks.spawn(at_risk::watch(service.clone(), tasks.clone()));
+        tasks.spawn(rechecks::feed(service.clone(), tasks.clone()));
         service.wakes.start(service.store.clone(), &tasks);
         Self { tasks, queues, in_flight, service }
     }

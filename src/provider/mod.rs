@@ -52,6 +52,11 @@ pub trait Provider: Send + Sync {
     fn check_product(&self, _product: Option<&str>) -> Result<(), &'static str> {
         Ok(())
     }
+
+    /// Whether the provider bills a result with this code; none where it does not say.
+    fn is_billed(&self, _sub_code: &str) -> Option<bool> {
+        None
+    }
 }
 
 /// `YYYY-MM-DDThh:mm:ss` and `zone`, the form of UTC that the provider wants after it.

@@ -3,12 +3,15 @@
 
 pub mod accept_callback;
 pub mod account;
+pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
 pub mod finals;
 pub mod initialize;
 pub mod pace;
 pub mod read_answer;
+pub mod recheck;
+pub mod reconcile;
 pub mod register;
 pub mod returns;
 pub mod wake;

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod answers;
+mod at_risk;
 mod checks;
 mod collect_jobs;
 mod error;
@@ -13,6 +14,8 @@ mod hints;
 mod initializations;
 mod known;
 mod migrate;
+mod rechecks;
+mod reconcile;
 mod records;
 mod returns;
 mod secrets;
@@ -30,12 +33,15 @@ use known::Known;
 
 pub use accounts::{AccountHealth, CallSlot, Failing};
 pub use answers::{AnswerRead, Reader};
+pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
 pub use error::StoreError;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use migrate::{MigrationError, Migrations};
+pub use rechecks::{Fed, MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
+pub use reconcile::{Discrepancy, Sum};
 pub use records::{Filter, HistoryRow, Record, RecordVerdict};
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
