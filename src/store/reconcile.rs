@@ -94,11 +94,13 @@ pub struct Sum {
 
 impl Store {
     /// Sums up what was registered from `since` until before `until`, with up to `most_ids` ids of each group that
-    /// does not add up.
+    /// does not add up. The history of what was registered before `history_since` is no longer whole, so that it is
+    /// compared with nothing.
     pub async fn reconcile(
         &self,
         since: DateTime<Utc>,
         until: DateTime<Utc>,
+        history_since: Option<DateTime<Utc>>,
         most_ids: i32,
     ) -> Result<Vec<Sum>, StoreError> {
         // Joined in full, so that a row that is missing anywhere shows; all four are read in the order of their keys.
@@ -159,13 +161,14 @@ impl Store {
                         WHEN d.last <> d.revisions THEN 'revision_missing'
                         WHEN d.revisions IS NOT NULL AND NOT j.recheck THEN 'final_with_open_job'
                         WHEN d.revisions IS NULL AND j.recheck THEN 'recheck_without_verdict'
+                        WHEN verification_id < $4 THEN NULL
                         WHEN h.registered IS NOT TRUE THEN 'no_history'
                         WHEN h.verdicts <> coalesce(d.revisions, 0) THEN 'verdicts_differ'
                         WHEN h.checks <> coalesce(j.checks, d.checks, 0) THEN 'calls_differ'
                     END AS discrepancy,
                     v.account IS NOT NULL AS registered,
-                    coalesce(h.checks, 0) AS calls_in_history,
-                    coalesce(j.checks, d.checks, 0) AS calls_in_rows,
+                    CASE WHEN verification_id < $4 THEN 0 ELSE coalesce(h.checks, 0) END AS calls_in_history,
+                    CASE WHEN verification_id < $4 THEN 0 ELSE coalesce(j.checks, d.checks, 0) END AS calls_in_rows,
                     greatest(d.revisions - 1, 0) AS revisions,
                     coalesce(j.recheck, false) AS rechecked
                 FROM v
@@ -186,6 +189,7 @@ impl Store {
             first_id_at(since),
             first_id_at(until),
             most_ids,
+            history_since.map_or(Uuid::nil(), first_id_at),
         )
         .fetch_all(&self.pool)
         .await?;

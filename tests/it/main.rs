@@ -7,9 +7,13 @@ mod api;
 mod api_document;
 mod architecture;
 #[cfg(feature = "simulator")]
+mod at_risk;
+#[cfg(feature = "simulator")]
 mod callbacks;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod client;
 #[cfg(feature = "simulator")]
 mod codes;
 mod credentials;
@@ -27,6 +31,10 @@ mod path;
 mod private_postgres;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod readme;
+#[cfg(feature = "simulator")]
+mod rechecks;
+#[cfg(feature = "simulator")]
+mod reconcile;
 #[cfg(feature = "simulator")]
 mod replicas;
 #[cfg(feature = "simulator")]
