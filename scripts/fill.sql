@@ -1,7 +1,12 @@
--- Fills a migrated, empty database with finished verifications, and a thousandth as many open ones, so that the cost
--- of leasing and listing can be looked at:
+-- Fills a migrated, empty database with finished verifications, every thousandth of them open, so that the cost of
+-- leasing and listing can be looked at:
 --   psql -v finished=10000000 -f scripts/fill.sql DATABASE
+-- `-v open_every=10000` leaves fewer open (8 or more).
 \set ON_ERROR_STOP on
+\if :{?open_every}
+\else
+\set open_every 1000
+\endif
 SET synchronous_commit = off;
 
 INSERT INTO accounts (account) VALUES ('alibaba-sg'), ('alibaba-hk') ON CONFLICT DO NOTHING;
@@ -12,7 +17,7 @@ SELECT n,
         || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid AS verification_id,
     CASE WHEN n % 10 = 0 THEN 'alibaba-hk' ELSE 'alibaba-sg' END AS account,
     now() - make_interval(secs => (:finished - n) * 0.25) AS at,
-    n % 1000 = 0 AS open
+    n % :open_every = 7 AS open
 FROM generate_series(1::bigint, :finished) AS n;
 
 INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product, expect_video, metadata,
@@ -30,8 +35,8 @@ FROM filled
 WHERE NOT open;
 
 INSERT INTO collect_jobs (verification_id, account, lane, due_at)
-SELECT verification_id, account, CASE WHEN n % 3000 = 0 THEN 2 ELSE 3 END,
-    now() + make_interval(secs => (n % 3600)::double precision - 60)
+SELECT verification_id, account, CASE WHEN n / :open_every % 3 = 0 THEN 2 ELSE 3 END,
+    now() + make_interval(secs => (n / :open_every % 3600)::double precision - 60)
 FROM filled
 WHERE open;
 

@@ -65,6 +65,15 @@ impl Clock {
         }
     }
 
+    /// Puts a manual clock to `time`, which may be in its past: clocks of machines are set back too.
+    ///
+    /// # Panics
+    /// On any other clock.
+    pub fn set(&self, time: DateTime<Utc>) {
+        let Source::Manual(now) = &self.0 else { panic!("only a manual clock can be put to a time") };
+        now.send_replace(time.trunc_subsecs(SUBSECOND_DIGITS));
+    }
+
     /// Returns once the clock has reached `time`.
     pub async fn sleep_until(&self, time: DateTime<Utc>) {
         match &self.0 {
@@ -128,6 +137,14 @@ mod tests {
         let moving = async { clock.advance(Duration::from_hours(24 * 31)) };
         tokio::join!(clock.sleep_until(until), moving);
         assert!(clock.now() >= until);
+    }
+
+    #[test]
+    fn a_manual_clock_can_be_set_back() {
+        let start = DateTime::from_timestamp(1_000_000, 0).unwrap();
+        let clock = Clock::manual(start);
+        clock.set(start - TimeDelta::hours(1));
+        assert_eq!(clock.now(), start - TimeDelta::hours(1));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench path` prints tables with the limits (bare axum, `pgbench`) beside ours, and the ratios that
 //! matter. Absolute figures move with the machine; ratios of one run hold. Arguments pick sections: `limits`, `ack`,
-//! `path`, `slow-disk`, `process`; `--seconds N` sets the length of each measurement, `--connections N` picks one number
-//! of connections, and `--pool N` sets how many the service may open to the database (16).
+//! `path`, `slow-disk`, `backlog`, `process`, and `rows`, which runs only when it is named; `--seconds N` sets the length of each measurement, `--connections N` picks one number
+//! of connections, `--pool N` sets how many the service may open to the database (16), and `--rows N` how many finished
+//! verifications the full database has (10 million, which take about 10 GB and some minutes to make).
 
 #![expect(
     clippy::cast_precision_loss,
@@ -12,6 +13,7 @@
     reason = "counts and times of a benchmark are far below where a float loses them"
 )]
 
+mod depth;
 mod load;
 mod process;
 mod report;
@@ -21,6 +23,7 @@ mod world;
 use std::time::Duration;
 
 use report::{Row, rate, ratio, section};
+use service::Shape;
 use world::World;
 
 pub type Result<T> = anyhow::Result<T>;
@@ -33,17 +36,19 @@ struct Wanted {
     connections: Vec<usize>,
     seconds: u64,
     pool: u32,
+    rows: u64,
 }
 
 impl Wanted {
     fn from_arguments() -> Result<Self> {
-        let mut wanted = Self { sections: Vec::new(), connections: Vec::new(), seconds: 5, pool: 16 };
+        let mut wanted = Self { sections: Vec::new(), connections: Vec::new(), seconds: 5, pool: 16, rows: 10_000_000 };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--seconds" => wanted.seconds = arguments.next().unwrap_or_default().parse()?,
                 "--connections" => wanted.connections.push(arguments.next().unwrap_or_default().parse()?),
                 "--pool" => wanted.pool = arguments.next().unwrap_or_default().parse()?,
+                "--rows" => wanted.rows = arguments.next().unwrap_or_default().parse()?,
                 // Cargo adds it.
                 "--bench" => {}
                 section => wanted.sections.push(section.to_owned()),
@@ -57,6 +62,10 @@ impl Wanted {
 
     fn has(&self, section: &str) -> bool {
         self.sections.is_empty() || self.sections.iter().any(|wanted| wanted == section)
+    }
+
+    fn shape(&self, engine: bool) -> Shape {
+        Shape { pool: self.pool, engine, qps: 1_000_000 }
     }
 
     fn time(&self) -> Duration {
@@ -80,6 +89,12 @@ fn main() -> Result<()> {
         runtime.block_on(acknowledgement(&wanted, &slow))?;
         runtime.block_on(path(&wanted, &slow))?;
     }
+    if wanted.has("backlog") {
+        runtime.block_on(depth::backlog(wanted.pool))?;
+    }
+    if wanted.sections.iter().any(|section| section == "rows") {
+        runtime.block_on(depth::rows(wanted.rows))?;
+    }
     if wanted.has("process") {
         runtime.block_on(process::measure())?;
     }
@@ -95,16 +110,16 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
         let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world::requests(0))?;
         let pgbench = world.pgbench(connections, wanted.seconds).await?;
         world.register_elsewhere(world::ENOUGH).await?;
-        let without = service::Bench::start(&world, wanted.pool, false).await?;
+        let without = service::Bench::start(&world, wanted.shape(false)).await?;
         let looked_up = load::closed(without.public, connections, wanted.time(), &world::requests(world::ENOUGH))?;
         without.stop().await;
         world.clear().await?;
-        let without = service::Bench::start(&world, wanted.pool, false).await?;
+        let without = service::Bench::start(&world, wanted.shape(false)).await?;
         without.register(&world, world::SOME).await?;
         let alone = load::all(without.public, connections, &world::requests(world::SOME))?;
         without.stop().await;
         world.clear().await?;
-        let with = service::Bench::start(&world, wanted.pool, true).await?;
+        let with = service::Bench::start(&world, wanted.shape(true)).await?;
         with.register(&world, world::SOME).await?;
         let worked_in = load::all(with.public, connections, &world::requests(world::SOME))?;
         with.stop().await;
@@ -125,7 +140,7 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
 async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     section("Callback to verdict");
     let world = World::start(settings).await?;
-    let bench = service::Bench::start(&world, wanted.pool, true).await?;
+    let bench = service::Bench::start(&world, wanted.shape(true)).await?;
     bench.warm_up(&world).await?;
     let paced = bench.register(&world, 500 * usize::try_from(wanted.seconds)?).await?;
     let delays = load::paced(&bench, &paced, 500).await?;
@@ -134,7 +149,7 @@ async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     world.clear().await?;
     for connections in [64, 256] {
         let count = 50_000;
-        let bench = service::Bench::start(&world, wanted.pool, true).await?;
+        let bench = service::Bench::start(&world, wanted.shape(true)).await?;
         bench.register(&world, count).await?;
         let requests = world::requests(count);
         let full = load::all(bench.public, connections, &requests)?;

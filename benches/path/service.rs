@@ -36,9 +36,19 @@ pub struct Bench {
     engine: Option<Engine>,
 }
 
-impl Bench {
+/// How the service is set up.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// Connections to the database.
+    pub pool: u32,
     /// With the engine, callbacks are worked in and checked while they come; without, they are acknowledged only.
-    pub async fn start(world: &World, pool: u32, with_engine: bool) -> Result<Self> {
+    pub engine: bool,
+    /// Calls a second that the account allows.
+    pub qps: u32,
+}
+
+impl Bench {
+    pub async fn start(world: &World, shape: Shape) -> Result<Self> {
         let (clock, entropy) = (Clock::system(TimeDelta::zero()), Entropy::system());
         let provider = AlibabaClient::new(
             AlibabaSettings {
@@ -53,7 +63,7 @@ impl Bench {
         );
         let account = Account {
             name: ACCOUNT.to_owned(),
-            qps: 1_000_000,
+            qps: shape.qps,
             result_retention: Duration::from_hours(720),
             video_retention: Duration::from_mins(30),
             give_up_after: Duration::from_hours(24),
@@ -61,10 +71,10 @@ impl Bench {
             starting: Starting::default(),
             provider: Arc::new(provider),
         };
-        let store = Store::new(world.options(), pool);
+        let store = Store::new(world.options(), shape.pool);
         let (listeners, queues) = (Tasks::new(), Tasks::new());
         let service = Service::new(store, clock, entropy, vec![account], &queues);
-        let engine = with_engine.then(|| Engine::start(service.clone()));
+        let engine = shape.engine.then(|| Engine::start(service.clone()));
         let api = Api::new(Parts {
             service: service.clone(),
             keys: Keys::Open,
@@ -102,6 +112,10 @@ impl Bench {
         let known = self.register(world, 500).await?;
         load::paced(self, &known, 500).await?;
         world.clear().await
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.service.store
     }
 
     /// How long until `count` verdicts are stored.

@@ -1,9 +1,10 @@
 //! The surroundings: a private Postgres that flushes, a simulator, and registered verifications.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
 use checkback::domain::TokenHash;
@@ -65,7 +66,9 @@ fn transaction_id(n: usize) -> String {
 impl World {
     #[expect(clippy::disallowed_methods, reason = "a benchmark finds its own server binaries and runtime")]
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
-        let folder = PathBuf::from(format!("/tmp/checkback-bench-{}", std::process::id()));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let started = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = PathBuf::from(format!("/tmp/checkback-bench-{}-{started}", std::process::id()));
         let mut extra =
             vec![("max_connections".to_owned(), "400".to_owned()), ("max_wal_size".to_owned(), "4GB".to_owned())];
         extra.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -93,6 +96,10 @@ impl World {
 
     pub fn options(&self) -> sqlx::postgres::PgConnectOptions {
         self.postgres.connect_options()
+    }
+
+    pub fn binaries(&self) -> &Path {
+        self.postgres.binaries()
     }
 
     pub fn url(&self) -> String {
@@ -137,6 +144,25 @@ impl World {
         ];
         for statement in statements {
             sqlx::query(statement).bind(ACCOUNT).bind(TOKEN.as_bytes()).bind(last).execute(&self.pool).await?;
+        }
+        self.settle().await
+    }
+
+    /// Leaves `count` verifications that wait for a retry or a poll, all of them due. The simulator does not know them.
+    pub async fn add_backlog(&self, count: i32) -> Result<()> {
+        let statements = [
+            "INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, product, expect_video,
+                 registered_at)
+             SELECT ('019a0000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'))::uuid, $1, 'backlog' || n, 'biz' || n,
+                 'FACE_LIVENESS', false, now() - interval '1 h'
+             FROM generate_series(0, $2 - 1) AS n",
+            "INSERT INTO collect_jobs (verification_id, account, lane, due_at, hinted_at)
+             SELECT ('019a0000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'))::uuid, $1, 2 + n % 2,
+                 now() - interval '1 min', CASE WHEN n % 2 = 0 THEN now() - interval '50 min' END
+             FROM generate_series(0, $2 - 1) AS n",
+        ];
+        for statement in statements {
+            sqlx::query(statement).bind(ACCOUNT).bind(count).execute(&self.pool).await?;
         }
         self.settle().await
     }

@@ -9,16 +9,12 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::checks::Checks;
-use super::{LEASE, MOST_IN_FLIGHT, POLL};
-use crate::domain::schedule;
+use super::{MOST_IN_FLIGHT, POLL, steps};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
-use crate::service::account::{Account, later};
+use crate::service::account::Account;
 use crate::service::pace::Slot;
-use crate::store::{Lease, Leased, StoreError, TakenHints};
-
-/// How many hints are worked in by one statement.
-const HINTS: i64 = 256;
+use crate::store::{Leased, StoreError};
 
 /// How often hints are tried again soon: connections of the pool may have died, transactions have met.
 const TRIES_AT_ONCE: u32 = 4;
@@ -36,10 +32,8 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     tokio::pin!(stopping);
     let mut failures = 0;
     loop {
-        let more = match service.store.take_hints(HINTS, service.clock.now()).await {
-            Ok(taken) => {
-                let more = i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS);
-                announce(&service, &taken);
+        let more = match steps::take_hints(&service).await {
+            Ok(more) => {
                 failures = 0;
                 more
             }
@@ -67,26 +61,6 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     }
 }
 
-fn announce(service: &Service, taken: &TakenHints) {
-    let mut accounts: Vec<&str> = taken.nudged.iter().map(|nudged| nudged.account.as_str()).collect();
-    accounts.sort_unstable();
-    accounts.dedup();
-    for account in &accounts {
-        service.wakes.account(account);
-    }
-    service.wakes.tell_others(accounts.into_iter().map(str::to_owned), &[]);
-    for nudged in &taken.nudged {
-        let (first, repeats) = (u64::from(nudged.first), u64::from(nudged.callbacks) - u64::from(nudged.first));
-        for (result, count) in [("accepted", first), ("repeat", repeats)] {
-            if count > 0 {
-                metrics::counter!("checkback_callbacks_total", "account" => nudged.account.clone(),
-                    "result" => result)
-                .increment(count);
-            }
-        }
-    }
-}
-
 /// Leases what is due for one account and hands it to the checks.
 pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Checks, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
@@ -101,20 +75,8 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
             permit = Arc::clone(&permits).acquire_owned() => permit,
         };
         let Ok(first) = first else { return };
-        let now = service.clock.now();
         let leased_at = Instant::now();
-        let leased = service
-            .store
-            .lease_due(Lease {
-                account: &account.name,
-                token: service.entropy.token(),
-                limit: i64::try_from(permits.available_permits() + 1).unwrap_or(1),
-                length: LEASE,
-                rate: account.rate(),
-                now,
-                next_probe_at: later(now, schedule::after_probe(u32::MAX)),
-            })
-            .await;
+        let leased = steps::lease(&service, &account, permits.available_permits() + 1).await;
         match leased {
             Ok(Leased { jobs, is_all }) => {
                 let answered_at = Instant::now();

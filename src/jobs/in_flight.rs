@@ -22,7 +22,7 @@ struct Held {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct InFlight {
+pub struct InFlight {
     held: Mutex<HashMap<VerificationId, Held>>,
     /// Leases that a stop leaves unused.
     unused: Mutex<Vec<(VerificationId, Uuid)>>,
@@ -97,7 +97,8 @@ impl InFlight {
         }
     }
 
-    fn good_until(&self, id: VerificationId, token: Uuid) -> Option<Instant> {
+    /// Until when work under the lease may go on; `None` once it ended.
+    pub fn good_until(&self, id: VerificationId, token: Uuid) -> Option<Instant> {
         let held = self.lock();
         held.get(&id).filter(|held| held.token == token).map(|held| held.renewed_at + LEASE.saturating_sub(MARGIN))
     }

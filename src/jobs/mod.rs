@@ -8,6 +8,7 @@ mod checks;
 mod dispatch;
 mod in_flight;
 mod rechecks;
+pub mod steps;
 mod upkeep;
 
 use std::sync::Arc;
@@ -17,18 +18,18 @@ use crate::lifecycle::Tasks;
 use crate::service::Service;
 
 use checks::Checks;
-use in_flight::InFlight;
+pub use in_flight::InFlight;
 
 /// How long a lease lasts without being renewed. A dead worker's jobs are taken again after this and [`RECOVERY`].
-const LEASE: Duration = Duration::from_secs(10);
+pub const LEASE: Duration = Duration::from_secs(10);
 /// Leases of calls that take long are renewed this often.
-const RENEWAL: Duration = Duration::from_millis(2500);
+pub const RENEWAL: Duration = Duration::from_millis(2500);
 /// How often leases that ran out are looked for.
-const RECOVERY: Duration = Duration::from_secs(2);
+pub const RECOVERY: Duration = Duration::from_secs(2);
 /// The safety net: how long a loop sleeps at most before it looks by itself.
-const POLL: Duration = Duration::from_secs(1);
+pub const POLL: Duration = Duration::from_secs(1);
 /// Calls under way at a time, for each account and replica. At 50 calls a second this allows answers of two seconds.
-const MOST_IN_FLIGHT: usize = 128;
+pub const MOST_IN_FLIGHT: usize = 128;
 
 /// How long the queues of results may take to empty at a stop.
 const QUEUE_GRACE: Duration = Duration::from_secs(1);

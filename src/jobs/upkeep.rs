@@ -3,18 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::in_flight::InFlight;
-use super::{LEASE, POLL, RECOVERY, RENEWAL};
+use super::{POLL, RECOVERY, RENEWAL, steps};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::store::Signal;
 
-/// How long unmatched callbacks are kept.
-const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
 const TIDY: Duration = Duration::from_mins(1);
 /// How long to wait before listening again after that failed.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
@@ -65,15 +62,7 @@ pub(super) async fn renew(service: Service, in_flight: Arc<InFlight>, tasks: Tas
         } else {
             stops_within(&tasks, RENEWAL).await;
         }
-        let now = Instant::now();
-        let old = in_flight.older_than(RENEWAL, now);
-        if old.is_empty() {
-            continue;
-        }
-        match service.store.renew_leases(&old, LEASE).await {
-            Ok(renewed) => in_flight.renewed(&old, &renewed, now),
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "leases could not be renewed"),
-        }
+        steps::renew(&service, &in_flight, Instant::now()).await;
     }
 }
 
@@ -140,11 +129,7 @@ async fn look(service: &Service) {
 /// Forgets unmatched callbacks that nobody registered for, and what Initialize left behind.
 pub(super) async fn tidy(service: Service, tasks: Tasks) {
     loop {
-        match service.store.forget_unmatched(service.clock.now() - KEEP_UNMATCHED).await {
-            Ok(0) => {}
-            Ok(forgotten) => info!(forgotten, "unmatched callbacks were a day old and are forgotten"),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "old callbacks could not be forgotten"),
-        }
+        steps::forget_unmatched(&service).await;
         if let Err(error) = service.tidy_initializations().await {
             error!(error = &error as &dyn std::error::Error, "calls of Initialize could not be looked through");
         }

@@ -56,6 +56,24 @@ impl Slot {
         let until = (asked_at + ahead + LATEST).checked_sub(behind).unwrap_or(asked_at);
         Self { asked_at, from: answered_at + ahead, until }
     }
+
+    /// What to do at `now`.
+    pub fn turn(&self, now: Instant) -> Turn {
+        match now {
+            now if now < self.from => Turn::WaitUntil(self.from),
+            now if now <= self.until => Turn::Send,
+            _ => Turn::Missed,
+        }
+    }
+}
+
+/// What a call does that has a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    WaitUntil(Instant),
+    Send,
+    /// It came too late for its slot.
+    Missed,
 }
 
 /// Why a call may not be made now. Nothing was sent.
@@ -76,10 +94,10 @@ impl Service {
     pub async fn wait_for_slot(&self, account: &Account, mut slot: Slot) {
         let mut slots = 1;
         loop {
-            if slot.from > Instant::now() {
-                tokio::time::sleep_until(slot.from).await;
+            if let Turn::WaitUntil(from) = slot.turn(Instant::now()) {
+                tokio::time::sleep_until(from).await;
             }
-            if Instant::now() <= slot.until || slots > SPARE_SLOTS {
+            if slot.turn(Instant::now()) == Turn::Send || slots > SPARE_SLOTS {
                 return;
             }
             let asked_at = Instant::now();

@@ -18,7 +18,8 @@ const LONGEST_NAME: usize = 128;
 pub struct Call {
     /// 1 for the first call of this simulator.
     pub number: u64,
-    /// When it arrived (a callback: when it was sent), in real time, whatever the simulator's clock says.
+    /// When it arrived (a callback: when it was sent), in real time, however the simulator's clock was moved;
+    /// by a clock that stands still, in its time.
     pub received_at: DateTime<Utc>,
     pub operation: Cow<'static, str>,
     pub transaction_id: Option<Box<str>>,

@@ -67,6 +67,8 @@ pub struct Settings {
     pub call_log_capacity: usize,
     /// Take a `CallbackUrl` with `http` to other machines too, for containers side by side.
     pub allow_http_callbacks: bool,
+    /// The clock stands still at this time until it is moved, and calls are recorded and limited by it too.
+    pub clock_stands_at: Option<DateTime<Utc>>,
     /// The clients of ZOLOZ; `None`: one with keys made at the first use, the same for all simulators of the process.
     pub zoloz_keys: Option<ZolozKeys>,
 }
@@ -82,6 +84,7 @@ impl Default for Settings {
             scenario: None,
             call_log_capacity: 1_000_000,
             allow_http_callbacks: false,
+            clock_stands_at: None,
             zoloz_keys: None,
         }
     }
@@ -225,7 +228,12 @@ impl Simulator {
     }
 
     pub fn call_log(&self) -> Vec<Call> {
-        self.0.calls.after(0)
+        self.calls_after(0)
+    }
+
+    /// The calls that are remembered, without the first `after` ever received.
+    pub fn calls_after(&self, after: u64) -> Vec<Call> {
+        self.0.calls.after(after)
     }
 
     /// Calls received so far, forgotten ones included.

@@ -35,7 +35,7 @@ impl SimulatorState {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
         let random = Arc::new(Random::new(settings.seed));
         Ok(Self {
-            clock: SimulatorClock::new(),
+            clock: SimulatorClock::new(settings.clock_stands_at),
             calls: CallLog::new(settings.call_log_capacity),
             faults: Faults::default(),
             callbacks: callback_client().context("cannot make the client that sends callbacks")?,

@@ -89,12 +89,12 @@ impl Store {
         let slot_in = sqlx::query_scalar!(
             r#"-- take_slot
             UPDATE accounts
-            SET next_slot_at = greatest(next_slot_at, clock_timestamp())
+            SET next_slot_at = greatest(next_slot_at, database_now())
                 + make_interval(secs => (1 + $3::double precision) * 1.001 / least($2, coalesce(rate, $2)))
             WHERE account = $1
             RETURNING extract(epoch FROM next_slot_at
                 - make_interval(secs => (1 + $3::double precision) * 1.001 / least($2, coalesce(rate, $2)))
-                - clock_timestamp())::double precision AS "slot_in!""#,
+                - database_now())::double precision AS "slot_in!""#,
             account,
             f64::from(rate.qps),
             rate.slack.as_secs_f64()
@@ -119,7 +119,7 @@ impl Store {
                 SELECT *, (1 + $5::double precision) * 1.001 / effective AS spacing,
                     coalesce(hold_until > $2, false) AS held
                 FROM (
-                    SELECT *, greatest(next_slot_at, clock_timestamp()) AS slot_at,
+                    SELECT *, greatest(next_slot_at, database_now()) AS slot_at,
                         CASE
                             WHEN rate IS NULL THEN $3::double precision
                             ELSE least($3::double precision, rate + $3::double precision * $4::double precision
@@ -137,12 +137,12 @@ impl Store {
                 WHERE a.account = b.account
                 AND NOT b.held
                 AND (b.failing_since IS NULL OR b.probe_at <= $2)
-                AND b.slot_at <= clock_timestamp() + make_interval(secs => $6)
+                AND b.slot_at <= database_now() + make_interval(secs => $6)
                 RETURNING a.account
             )
             SELECT EXISTS (SELECT FROM taken) AS "granted!", held AS "held!", hold_until, failing_since, failing_reason,
                 failing_code, probe_at, throttles > 0 AS "throttled!",
-                extract(epoch FROM slot_at - clock_timestamp())::double precision AS "slot_in!"
+                extract(epoch FROM slot_at - database_now())::double precision AS "slot_in!"
             FROM account"#,
             account,
             now,

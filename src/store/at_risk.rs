@@ -273,20 +273,35 @@ impl Store {
     ) -> Result<Vec<(String, DateTime<Utc>)>, StoreError> {
         let rows = sqlx::query!(
             r#"-- oldest_due
-            SELECT a.account AS "account!", min(c.due_at) AS "due_at!"
+            SELECT a.account AS "account!", c.due_at AS "due_at!"
             FROM unnest($1::text[]) AS a (account)
-            CROSS JOIN unnest(ARRAY[0, 1, 2, 3]::smallint[]) AS lanes (lane)
             CROSS JOIN LATERAL (
-                SELECT j.due_at
-                FROM collect_jobs j
-                WHERE j.account = a.account COLLATE "C"
-                AND j.lane = lanes.lane
-                AND j.lease_token IS NULL
-                AND j.due_at <= $2
-                ORDER BY j.due_at
-                LIMIT 1
+                SELECT min(f.due_at) AS due_at
+                FROM (
+                    SELECT (
+                        SELECT j.due_at
+                        FROM collect_jobs j
+                        WHERE j.account = a.account COLLATE "C"
+                        AND j.lane IN (0, 2)
+                        AND j.lease_token IS NULL
+                        ORDER BY j.due_at
+                        LIMIT 1
+                    ) AS due_at
+                    UNION ALL
+                    SELECT (
+                        SELECT j.due_at
+                        FROM collect_jobs j
+                        WHERE j.account = a.account COLLATE "C"
+                        AND j.lane = lanes.lane
+                        AND j.lease_token IS NULL
+                        -- Of these lanes that is due_at.
+                        ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
+                        LIMIT 1
+                    )
+                    FROM unnest(ARRAY[1, 3]::smallint[]) AS lanes (lane)
+                ) f
             ) c
-            GROUP BY a.account"#,
+            WHERE c.due_at <= $2"#,
             accounts as _,
             now,
         )

@@ -109,11 +109,11 @@ impl Store {
                         WHEN hold_until > $2 THEN 0
                         WHEN failing_since IS NOT NULL THEN CASE WHEN probe_at <= $2 THEN 1 ELSE 0 END
                         ELSE least($3::bigint, greatest(0, floor(($7::double precision
-                                - extract(epoch FROM slot_at - clock_timestamp())::double precision)
+                                - extract(epoch FROM slot_at - database_now())::double precision)
                             * effective / (1 + $9::double precision))::bigint + 1))
                     END AS most
                 FROM (
-                    SELECT *, greatest(next_slot_at, clock_timestamp()) AS slot_at,
+                    SELECT *, greatest(next_slot_at, database_now()) AS slot_at,
                         CASE
                             WHEN rate IS NULL THEN $6::double precision
                             ELSE least($6::double precision, rate + $6::double precision * $8::double precision
@@ -147,7 +147,7 @@ impl Store {
                 FOR UPDATE OF j SKIP LOCKED
             ), leased AS (
                 UPDATE collect_jobs j
-                SET lease_token = $4, nudged_again = false, leased_until = clock_timestamp() + make_interval(secs => $5)
+                SET lease_token = $4, nudged_again = false, leased_until = database_now() + make_interval(secs => $5)
                 WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM picked))
                 RETURNING j.verification_id, j.lane, j.due_at, j.hinted_at, j.callback_at, j.recheck, j.checks,
                     j.running, j.faults
@@ -163,7 +163,7 @@ impl Store {
                 v.merchant_biz_id AS "merchant_biz_id!", v.product, v.expect_video AS "expect_video!",
                 v.registered_at AS "registered_at!", l.hinted_at, l.callback_at, l.recheck AS "recheck!", l.checks AS "checks!", l.running AS "running!",
                 l.faults AS "faults!", a.failing AS "failing!", a.throttled AS "throttled!", a.most AS "most!",
-                (extract(epoch FROM a.slot_at - clock_timestamp())::double precision
+                (extract(epoch FROM a.slot_at - database_now())::double precision
                     + a.spacing * (row_number() OVER (ORDER BY l.lane, l.due_at) - 1)) AS "slot_in!"
             FROM leased l
             CROSS JOIN LATERAL (
@@ -235,7 +235,7 @@ impl Store {
                 FOR UPDATE OF j SKIP LOCKED
             ), leased AS (
                 UPDATE collect_jobs j
-                SET lease_token = $2, nudged_again = false, leased_until = clock_timestamp() + make_interval(secs => $4)
+                SET lease_token = $2, nudged_again = false, leased_until = database_now() + make_interval(secs => $4)
                 FROM overdue o
                 WHERE j.verification_id = o.verification_id
                 RETURNING j.verification_id, j.hinted_at, j.callback_at, j.recheck, j.checks, j.running, j.faults
@@ -315,7 +315,7 @@ impl Store {
         let renewed = sqlx::query_scalar!(
             "-- renew_leases
             UPDATE collect_jobs j
-            SET leased_until = clock_timestamp() + make_interval(secs => $3)
+            SET leased_until = database_now() + make_interval(secs => $3)
             FROM unnest($1::uuid[], $2::uuid[]) AS i (verification_id, token)
             WHERE j.verification_id = i.verification_id
             AND j.lease_token = i.token
@@ -357,7 +357,7 @@ impl Store {
                 SELECT verification_id
                 FROM collect_jobs
                 WHERE lease_token IS NOT NULL
-                AND leased_until < clock_timestamp()
+                AND leased_until < database_now()
                 ORDER BY leased_until
                 LIMIT 1000
                 FOR UPDATE SKIP LOCKED

@@ -171,11 +171,12 @@ async fn room(connection: &mut PgConnection, account: &str, most: i64, now: Date
                 SELECT count(*)
                 FROM (
                     SELECT
-                    FROM collect_jobs
-                    WHERE account = $1
-                    AND lane = $3
-                    AND lease_token IS NULL
-                    AND due_at <= $4
+                    FROM collect_jobs j
+                    WHERE j.account = $1
+                    AND j.lane = $3
+                    AND j.lease_token IS NULL
+                    -- Of polls that is due_at.
+                    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= $4
                     LIMIT $2
                 ) b
             )

@@ -142,18 +142,28 @@ impl Store {
             r#"-- count_due
             SELECT count(*) AS "due!"
             FROM (
-                SELECT
-                FROM unnest(ARRAY[0, 1, 2, 3]::smallint[]) AS lanes (lane)
-                CROSS JOIN LATERAL (
+                (
                     SELECT
                     FROM collect_jobs j
                     WHERE j.account = $1
-                    AND j.lane = lanes.lane
+                    AND j.lane IN (0, 2)
                     AND j.lease_token IS NULL
                     AND j.due_at <= $2
                     AND j.recheck_id IS NULL
                     LIMIT $3
-                ) c
+                )
+                UNION ALL
+                (
+                    SELECT
+                    FROM collect_jobs j
+                    WHERE j.account = $1
+                    AND j.lane IN (1, 3)
+                    AND j.lease_token IS NULL
+                    -- Of these lanes that is due_at.
+                    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= $2
+                    AND j.recheck_id IS NULL
+                    LIMIT $3
+                )
                 LIMIT $3
             ) d"#,
             account,

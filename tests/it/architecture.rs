@@ -170,6 +170,17 @@ fn libraries_stay_at_home() {
     assert!(wrong.is_empty(), "out of their homes:\n{}", wrong.join("\n"));
 }
 
+/// Else a test that moves the database's time would not move it for all statements.
+#[test]
+fn statements_take_the_databases_time_from_one_function() {
+    for file in files().iter().filter(|file| file.module() == "store") {
+        for other in ["clock_timestamp", "now()", "statement_timestamp", "current_timestamp", "CURRENT_TIMESTAMP"] {
+            let code = file.code.replace("database_now()", "").replace("clock.now()", "");
+            assert!(!code.contains(other), "{} uses {other}", file.path);
+        }
+    }
+}
+
 #[test]
 fn the_simulator_shares_nothing_with_the_client() {
     for file in files().iter().filter(|file| file.module() == "simulator") {

@@ -150,10 +150,8 @@ async fn each_thing_that_does_not_add_up_is_found() {
         assert_eq!(found, [(discrepancy, 1, id)], "{statements:?}");
         let later = Some(now + TimeDelta::seconds(1));
         let sums = store.reconcile(now, now + TimeDelta::seconds(1), later, 20).await.unwrap();
-        let of_history = matches!(
-            discrepancy,
-            Discrepancy::NoHistory | Discrepancy::VerdictsDiffer | Discrepancy::CallsDiffer
-        );
+        let of_history =
+            matches!(discrepancy, Discrepancy::NoHistory | Discrepancy::VerdictsDiffer | Discrepancy::CallsDiffer);
         let is_found = sums.iter().any(|sum| sum.discrepancy.is_some());
         assert_eq!(is_found, !of_history, "what the history no longer has is not missed: {discrepancy:?}");
         for table in ["verifications", "verdicts", "collect_jobs", "history"] {

@@ -429,14 +429,14 @@ async fn slots_never_exceed_the_rate_in_any_second_and_reach_no_further_than_the
     let (store, pool) = (Store::new(test.database.options(), 4), test.database.pool().await);
     let now = test.clock.now() + TimeDelta::minutes(5);
     let mut total = 0;
-    let mut first_free: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&pool).await.unwrap();
+    let mut first_free: DateTime<Utc> = sqlx::query_scalar("SELECT database_now()").fetch_one(&pool).await.unwrap();
     while total < 60 {
         let jobs = store.lease_due(lease(now, Uuid::from_u128(1), 1000)).await.unwrap().jobs;
         // At 100 a second less a tenth, a tenth of a second holds ten.
         assert!(jobs.len() <= 11, "{}", jobs.len());
         assert!(jobs.iter().all(|job| job.slot_in <= 0.101), "{:?}", jobs.last().map(|job| job.slot_in));
         let (free, ahead): (DateTime<Utc>, bool) =
-            sqlx::query_as("SELECT next_slot_at, next_slot_at < clock_timestamp() + interval '112 ms' FROM accounts")
+            sqlx::query_as("SELECT next_slot_at, next_slot_at < database_now() + interval '112 ms' FROM accounts")
                 .fetch_one(&pool)
                 .await
                 .unwrap();

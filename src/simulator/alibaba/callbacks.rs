@@ -9,7 +9,6 @@ use reqwest::{Client, Url, header};
 
 use super::Alibaba;
 use super::commands::{CallbackMethod, CallbackSpelling};
-use crate::simulator::clock::real_now;
 use crate::simulator::state::SimulatorState;
 
 impl Alibaba {
@@ -79,7 +78,8 @@ impl Plan {
     pub(super) async fn send(self, state: Arc<SimulatorState>) -> Vec<u16> {
         tokio::time::sleep(self.delay).await;
         let one = async || {
-            let recording = state.calls.begin(real_now(), Cow::Borrowed("Callback"), Some(&self.transaction_id));
+            let recording =
+                state.calls.begin(state.clock.real_now(), Cow::Borrowed("Callback"), Some(&self.transaction_id));
             let (status, code) = match self.request(&state.callbacks).send().await {
                 Ok(response) => (response.status().as_u16(), "Sent"),
                 Err(error) if error.is_timeout() => (0, "TimedOut"),

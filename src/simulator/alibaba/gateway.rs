@@ -14,7 +14,7 @@ use super::refusal::{JSON, Refusal, respond};
 use super::request::ApiRequest;
 use super::videos::VIDEO;
 use crate::simulator::broken;
-use crate::simulator::clock::{http_date, real_now};
+use crate::simulator::clock::http_date;
 use crate::simulator::faults::{ErrorForm, Fault, FaultKind, Provider};
 use crate::simulator::state::SimulatorState;
 
@@ -31,7 +31,7 @@ pub(in crate::simulator) async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let received_at = real_now();
+    let received_at = state.clock.real_now();
     let request = ApiRequest::read(&method, &uri, &headers, &body);
     let operation = request.action().and_then(Operation::named);
     let name = match (operation, request.action()) {
@@ -108,7 +108,7 @@ pub(in crate::simulator) async fn video(
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
     let id = file.strip_suffix(".webm").unwrap_or(&file);
-    let recording = state.calls.begin(real_now(), Cow::Borrowed("Video"), Some(id));
+    let recording = state.calls.begin(state.clock.real_now(), Cow::Borrowed("Video"), Some(id));
     let fault = state.faults.take(Provider::Alibaba, "Video", true, Some(id), || state.random.fraction());
     if let Some(ms) = fault.as_ref().and_then(|fault| fault.delay_ms) {
         tokio::time::sleep(Duration::from_millis(ms)).await;

@@ -14,7 +14,7 @@ use super::access::{Caller, Message, Refusal, check_time, unsigned};
 use super::operations::{self, OPERATIONS, Reply};
 use super::outcome::{Answer, usual_message};
 use crate::simulator::broken;
-use crate::simulator::clock::{http_date, real_now};
+use crate::simulator::clock::http_date;
 use crate::simulator::faults::{Fault, FaultKind, Provider};
 use crate::simulator::state::SimulatorState;
 
@@ -26,7 +26,7 @@ pub(in crate::simulator) async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let received_at = real_now();
+    let received_at = state.clock.real_now();
     let path = uri.path();
     let operation = operations::at(path);
     let name = operation.map_or_else(|| Cow::Owned(path.to_owned()), |index| Cow::Borrowed(OPERATIONS[index].name));

@@ -1,0 +1,253 @@
+//! The steps that the loops are made of, without their waiting: each does one thing and returns. The loops take them
+//! when their time has come; so does the simulation of thirty days in the tests, whose time is its own.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::in_flight::InFlight;
+use super::{LEASE, RENEWAL};
+use crate::domain::{Outcome, ProviderError, schedule};
+use crate::provider::CheckRequest;
+use crate::service::Service;
+use crate::service::account::{Account, later};
+use crate::service::collect_result::{self, Checked, Decision};
+use crate::store::{
+    CheckedFinal, CheckedOpen, Lease, Leased, LeasedJob, Overdue, Recorded, Standing, StoreError, TakenHints,
+};
+
+/// How many hints are worked in by one statement.
+const HINTS: i64 = 256;
+
+/// How many verifications are ended together when their deadlines are over.
+const MOST_OVERDUE: i64 = 128;
+
+/// Storing a result is tried again for about half a minute: asking the provider again would cost more.
+const STORE_TRIES: u32 = 40;
+const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long unmatched callbacks are kept.
+const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
+
+/// Works hints into jobs; true when there may be more.
+pub async fn take_hints(service: &Service) -> Result<bool, StoreError> {
+    let taken = service.store.take_hints(HINTS, service.clock.now()).await?;
+    announce(service, &taken);
+    Ok(i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS))
+}
+
+fn announce(service: &Service, taken: &TakenHints) {
+    let mut accounts: Vec<&str> = taken.nudged.iter().map(|nudged| nudged.account.as_str()).collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    for account in &accounts {
+        service.wakes.account(account);
+    }
+    service.wakes.tell_others(accounts.into_iter().map(str::to_owned), &[]);
+    for nudged in &taken.nudged {
+        let (first, repeats) = (u64::from(nudged.first), u64::from(nudged.callbacks) - u64::from(nudged.first));
+        for (result, count) in [("accepted", first), ("repeat", repeats)] {
+            if count > 0 {
+                metrics::counter!("checkback_callbacks_total", "account" => nudged.account.clone(),
+                    "result" => result)
+                .increment(count);
+            }
+        }
+    }
+}
+
+/// Leases what is due for one account, at most `room`, as far as its budget reaches.
+pub async fn lease(service: &Service, account: &Account, room: usize) -> Result<Leased, StoreError> {
+    let now = service.clock.now();
+    service
+        .store
+        .lease_due(Lease {
+            account: &account.name,
+            token: service.entropy.token(),
+            limit: i64::try_from(room).unwrap_or(1),
+            length: LEASE,
+            rate: account.rate(),
+            now,
+            next_probe_at: later(now, schedule::after_probe(u32::MAX)),
+        })
+        .await
+}
+
+/// Leases what is over for one account. As many as [`may_be_more`] says mean that there may be more.
+pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<LeasedJob>, StoreError> {
+    let now = service.clock.now();
+    let Some(hinted_before) = earlier(now, account.result_retention) else { return Ok(Vec::new()) };
+    let registered_before = earlier(hinted_before, account.give_up_after).unwrap_or(DateTime::UNIX_EPOCH);
+    service
+        .store
+        .lease_overdue(Overdue {
+            account: &account.name,
+            token: service.entropy.token(),
+            limit: MOST_OVERDUE,
+            length: LEASE,
+            hinted_before,
+            registered_before,
+        })
+        .await
+}
+
+/// Whether so many leased overdue jobs were all that one statement takes.
+pub(super) fn may_be_more(jobs: usize) -> bool {
+    i64::try_from(jobs).is_ok_and(|count| count == MOST_OVERDUE)
+}
+
+/// `time` moved back by `by`; none before 1970, when nothing was registered.
+fn earlier(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
+    let by = chrono::TimeDelta::from_std(by).ok()?;
+    time.checked_sub_signed(by).filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
+}
+
+/// How a leased verification ends whose deadline is over; nothing is asked about it any more. `None` before that.
+pub async fn end_if_overdue(service: &Service, account: &Account, job: &LeasedJob) -> Option<CheckedFinal> {
+    let now = service.clock.now();
+    let expired = collect_result::expire(account, job, now)?;
+    if job.standing == Standing::Probed
+        && let Err(error) = service.store.return_probe(&account.name, now).await
+    {
+        warn!(error = &error as &dyn std::error::Error, account = account.name, "a probe could not be given back");
+    }
+    Some(expired)
+}
+
+/// Asks the provider once about a leased verification.
+pub async fn ask(account: &Account, job: &LeasedJob) -> Result<Outcome, ProviderError> {
+    let request = CheckRequest {
+        transaction_id: job.transaction_id.clone(),
+        merchant_biz_id: job.merchant_biz_id.clone(),
+        product: job.product.clone(),
+    };
+    account.provider.check_result(&request).await
+}
+
+/// Keeps what the answer says about the account, and decides what it means for the verification. Nothing of that is
+/// stored yet.
+pub async fn judge(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    result: Result<Outcome, ProviderError>,
+    took: Duration,
+) -> Decision {
+    let name = account.name.clone();
+    metrics::histogram!("checkback_check_duration_seconds", "account" => name.clone()).record(took);
+    metrics::counter!("checkback_checks_total", "account" => name,
+        "outcome" => collect_result::outcome_name(&result))
+    .increment(1);
+    if let Err(error @ (ProviderError::Unavailable { .. } | ProviderError::Throttled { .. })) = &result {
+        warn!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, code = error.code(),
+            "{error}");
+    }
+    service.tell_account(account, job.standing, collect_result::account_effect(&result)).await;
+    let checked = Checked { at: service.clock.now(), took, fraction: service.entropy.fraction() };
+    collect_result::decide(account, job, result, checked)
+}
+
+/// Stores results, and tells who waits for them. `None` for those whose lease was lost.
+pub async fn store_finals(service: &Service, checks: &[CheckedFinal]) -> Vec<Option<Recorded>> {
+    let recorded = match persist(|| service.store.record_final(checks)).await {
+        Ok(recorded) => recorded,
+        Err(StoreError::Refused(error)) => {
+            error!(error = &error as &dyn std::error::Error, "results could not be stored together");
+            store_one_by_one(service, checks).await
+        }
+        Err(error) => {
+            error!(error = &error as &dyn std::error::Error, "results could not be stored; they will be asked again");
+            return checks.iter().map(|_| None).collect();
+        }
+    };
+    let ids: Vec<_> = recorded.iter().filter(|recorded| recorded.revision.is_some()).map(|it| it.id).collect();
+    service.finals.announce(&ids);
+    service.wakes.tell_others([], &ids);
+    let mut by_id: HashMap<_, _> = recorded.into_iter().map(|recorded| (recorded.id, recorded)).collect();
+    checks.iter().map(|check| by_id.remove(&check.id)).collect()
+}
+
+/// Tries until the database answers, as long as asking the provider again would cost more than waiting.
+async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut wait = Duration::from_millis(20);
+    for _ in 1..STORE_TRIES {
+        match attempt().await {
+            Err(error) if error.is_unavailable() => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_STORE_WAIT);
+            }
+            other => return other,
+        }
+    }
+    attempt().await
+}
+
+/// One result that the database cannot hold must not take its neighbours down; it is put off, visibly.
+async fn store_one_by_one(service: &Service, checks: &[CheckedFinal]) -> Vec<Recorded> {
+    let mut recorded = Vec::with_capacity(checks.len());
+    for check in checks {
+        match service.store.record_final(std::slice::from_ref(check)).await {
+            Ok(rows) => recorded.extend(rows),
+            Err(error) => {
+                error!(verification.id = %check.id, error = &error as &dyn std::error::Error,
+                    "a result could not be stored");
+                let put_off = CheckedOpen {
+                    id: check.id,
+                    token: check.token,
+                    lane: None,
+                    due_at: check.at + chrono::TimeDelta::minutes(10),
+                    running: 0,
+                    faults: 1,
+                    last_error: Some("the database refused to store the result".to_owned()),
+                    check_detail: None,
+                    at: check.at,
+                };
+                if let Err(error) = service.store.record_open(&[put_off]).await {
+                    warn!(error = &error as &dyn std::error::Error, "the lease will run out by itself");
+                }
+            }
+        }
+    }
+    recorded
+}
+
+/// Stores attempts that brought no result yet. False for those whose lease was lost.
+pub async fn store_opens(service: &Service, checks: &[CheckedOpen]) -> Vec<bool> {
+    match persist(|| service.store.record_open(checks)).await {
+        Ok(recorded) => {
+            let recorded: HashSet<_> = recorded.into_iter().collect();
+            checks.iter().map(|check| recorded.contains(&check.id)).collect()
+        }
+        Err(error) => {
+            error!(error = &error as &dyn std::error::Error, "attempts could not be stored; their leases run out");
+            vec![false; checks.len()]
+        }
+    }
+}
+
+/// Renews what has not been renewed for long.
+pub async fn renew(service: &Service, in_flight: &InFlight, now: Instant) {
+    let old = in_flight.older_than(RENEWAL, now);
+    if old.is_empty() {
+        return;
+    }
+    match service.store.renew_leases(&old, LEASE).await {
+        Ok(renewed) => in_flight.renewed(&old, &renewed, now),
+        Err(error) => warn!(error = &error as &dyn std::error::Error, "leases could not be renewed"),
+    }
+}
+
+/// Forgets callbacks that nobody registered for.
+pub async fn forget_unmatched(service: &Service) {
+    match service.store.forget_unmatched(service.clock.now() - KEEP_UNMATCHED).await {
+        Ok(0) => {}
+        Ok(forgotten) => info!(forgotten, "unmatched callbacks were a day old and are forgotten"),
+        Err(error) => error!(error = &error as &dyn std::error::Error, "old callbacks could not be forgotten"),
+    }
+}
