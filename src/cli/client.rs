@@ -1,5 +1,6 @@
 //! The API of a running service, as the client commands use it.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub struct Options {
 }
 
 pub struct Client {
-    client: HttpClient,
+    http: HttpClient,
     base: Url,
     headers: HeaderMap,
 }
@@ -68,8 +69,8 @@ impl Client {
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let settings = HttpSettings { total: PATIENCE, ..HttpSettings::default() };
-        let client = HttpClient::new(settings).context("the HTTP client could not be set up")?;
-        Ok(Self { client, base, headers })
+        let http = HttpClient::new(settings).context("the HTTP client could not be set up")?;
+        Ok(Self { http, base, headers })
     }
 
     pub async fn get(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Result<Answer, Failure> {
@@ -97,7 +98,7 @@ impl Client {
             }
         }
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let answer = self.client.send(method, url, self.headers.clone(), body).await.with_context(|| {
+        let answer = self.http.send(method, url, self.headers.clone(), body).await.with_context(|| {
             format!("{} did not answer (is the service there? --url or CHECKBACK_URL says where)", self.base)
         })?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
@@ -131,7 +132,8 @@ fn refused(status: StatusCode, body: &Value) -> Failure {
     }
     for error in body["errors"].as_array().into_iter().flatten() {
         let part = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
-        text.push_str(&format!("\n  {} {}", part("field"), part("message")));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n  {} {}", part("field"), part("message"));
     }
     let error = anyhow!(text);
     match status {

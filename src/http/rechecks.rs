@@ -172,12 +172,11 @@ fn parse(api: &Api, body: Option<Value>) -> Result<(RecheckFilter, bool), Proble
             false
         }
     };
-    let filter = match wish.filter {
-        Some(Value::Object(members)) => parse_filter(api, members, &mut errors),
-        _ => {
-            errors.push(FieldError::new("filter", "is required: an object, {} for every final verification"));
-            RecheckFilter::default()
-        }
+    let filter = if let Some(Value::Object(members)) = wish.filter {
+        parse_filter(api, members, &mut errors)
+    } else {
+        errors.push(FieldError::new("filter", "is required: an object, {} for every final verification"));
+        RecheckFilter::default()
     };
     if errors.is_empty() { Ok((filter, dry_run)) } else { Err(Problem::body_invalid(errors)) }
 }

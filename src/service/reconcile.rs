@@ -55,7 +55,7 @@ pub struct Ended {
 pub struct Problem {
     pub discrepancy: Discrepancy,
     pub count: i64,
-    /// The oldest of them.
+    /// Some of them, oldest first.
     pub ids: Vec<VerificationId>,
 }
 
@@ -100,11 +100,11 @@ impl Reconciliation {
                 row: text.clone(),
             })?),
         };
-        let (registered, states) = self.accounts.entry(sum.account.clone()).or_default();
+        let (registered, of_account) = self.accounts.entry(sum.account.clone()).or_default();
         *registered += sum.registered;
         self.registered += sum.registered;
         if let Some(status) = status {
-            states.add(status, sum.count);
+            of_account.add(status, sum.count);
             self.states.add(status, sum.count);
         }
         self.calls_in_history += sum.calls_in_history;

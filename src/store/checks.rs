@@ -345,7 +345,8 @@ impl Store {
             ), released AS (
                 UPDATE collect_jobs j
                 SET lease_token = NULL, leased_until = NULL,
-                    lane = CASE WHEN j.nudged_again THEN j.lane ELSE coalesce(i.lane, j.lane) END,
+                    -- What was put in line in bulk stays behind all else, also after a fault.
+                    lane = CASE WHEN j.nudged_again OR j.recheck_id IS NOT NULL THEN j.lane ELSE coalesce(i.lane, j.lane) END,
                     due_at = CASE WHEN j.nudged_again THEN least(i.at, i.due_at) ELSE i.due_at END,
                     running = CASE WHEN j.nudged_again THEN 0 ELSE i.running END,
                     faults = i.faults,

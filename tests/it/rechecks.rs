@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use checkback::domain::{FinalStatus, VerificationId};
-use checkback::simulator::{Answer, CreateTransaction};
+use checkback::simulator::{Answer, CreateTransaction, Fault, FaultKind};
 use checkback::store::{CheckedFinal, Fed, NewRecheck, RecheckFilter, Store};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;
@@ -197,6 +197,21 @@ async fn what_waits_in_line_is_bounded_and_what_has_a_job_is_passed_over() {
     let lanes =
         "SELECT count(*) FROM collect_jobs WHERE recheck_id IS NOT NULL AND recheck AND lane = 3 AND checks = 1";
     assert_eq!(number(&pool, lanes).await, 109);
+}
+
+#[tokio::test]
+async fn after_a_fault_it_stays_behind_all_else() {
+    let test = TestApp::start().await;
+    let id = ended(&test, vec![answer("N", "204"); 2]).await;
+    test.simulator.add_fault(Fault { kind: FaultKind::Garbage, times: Some(1), ..Fault::default() }).unwrap();
+    let begun = begin(&test, json!({ "status": "failed" })).await;
+    test.until("the fault", async || (test.checks(&id).await.len() == 2).then_some(())).await;
+    let pool = test.database.pool().await;
+    assert_eq!(number(&pool, "SELECT count(*) FROM collect_jobs WHERE lane = 3 AND faults = 1").await, 1);
+    test.advance(Duration::from_secs(1));
+    let done = finished(&test, &begun).await;
+    assert_eq!((&done["done"], &done["revised"]), (&json!(1), &json!(0)));
+    assert_eq!(test.get_json("/reconcile").await["adds_up"], true);
 }
 
 #[tokio::test]

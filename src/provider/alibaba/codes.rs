@@ -42,7 +42,7 @@ const TABLE: &[(&str, Meaning)] = &[
     ("ServiceUnavailable", Meaning::Unavailable("it reports that it is not available")),
 ];
 
-/// The SubCodes that are billed, by the provider's page on CheckResult. Of the others it does not say.
+/// The values of SubCode that are billed, by the provider's page on CheckResult. Of the others it does not say.
 const BILLED: [&str; 5] = ["200", "204", "205", "206", "233"];
 
 /// Whether a result with this SubCode is billed; none where the provider does not say.
