@@ -140,7 +140,8 @@ fn show(body: &Value) {
 fn problems(body: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for problem in items(&body["problems"]) {
-        lines.push(format!("{} ({}):", text(&problem["detail"]), text(&problem["problem"])));
+        let count = number(&problem["count"]);
+        lines.push(format!("{} ({count}): {}", text(&problem["problem"]), text(&problem["detail"])));
         let ids = items(&problem["ids"]);
         lines.extend(ids.iter().map(|id| format!("  {}", text(id))));
         let more = problem["count"].as_u64().unwrap_or(0).saturating_sub(ids.len() as u64);
@@ -189,8 +190,8 @@ mod tests {
 
     #[test]
     fn what_does_not_add_up_is_told_with_its_ids() {
-        let problem = json!({ "problem": "lost", "detail": "3 verifications …", "count": 3, "ids": ["a", "b"] });
+        let problem = json!({ "problem": "lost", "detail": "verifications that …", "count": 3, "ids": ["a", "b"] });
         let lines = problems(&json!({ "problems": [problem] }));
-        assert_eq!(lines, ["3 verifications … (lost):", "  a", "  b", "  and 1 more"]);
+        assert_eq!(lines, ["lost (3): verifications that …", "  a", "  b", "  and 1 more"]);
     }
 }

@@ -79,7 +79,7 @@ fn render(all: &Reconciliation) -> Value {
         .map(|problem| {
             json!({
                 "problem": problem.discrepancy.as_str(),
-                "detail": format!("{} verifications {}", problem.count, problem.discrepancy.in_words()),
+                "detail": format!("verifications that {}", problem.discrepancy.in_words()),
                 "count": problem.count,
                 "ids": problem.ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })

@@ -53,7 +53,7 @@ impl Discrepancy {
         }
     }
 
-    /// In words, as the end of "so many verifications …".
+    /// In words, as the end of "verifications that …".
     pub fn in_words(self) -> &'static str {
         match self {
             Self::NotRegistered => "have a verdict, a job or a history but were never registered",

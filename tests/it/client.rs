@@ -83,7 +83,7 @@ async fn a_recheck_counts_first_and_begins_with_yes() {
     test.final_verification(&id).await;
     let counted = said(&test, "verifications recheck --status failed").await;
     assert_eq!(counted.code, Some(0));
-    assert!(counted.out.starts_with("1 verifications match.") && counted.err.contains("--yes"), "{}", counted.out);
+    assert!(counted.out.starts_with("1 verification matches.") && counted.err.contains("--yes"), "{}", counted.out);
     assert_eq!(test.get_json("/rechecks").await["items"], json!([]), "nothing is begun without being told");
     let begun = well(&test, "verifications recheck --status failed --yes --json").await;
     assert_eq!(serde_json::from_str::<Value>(&begun).unwrap()["matched"], 1);
@@ -105,7 +105,13 @@ async fn reconcile_tells_by_its_exit_code_whether_it_adds_up() {
     sqlx::query("DELETE FROM collect_jobs").execute(&pool).await.unwrap();
     let bad = said(&test, "reconcile --check").await;
     assert_eq!(bad.code, Some(1));
-    assert!(bad.out.contains("(lost):") && bad.out.contains(&id) && bad.out.contains("does not add up"), "{}", bad.out);
+    assert!(
+        bad.out.starts_with("lost (1): verifications that have neither")
+            && bad.out.contains(&id)
+            && bad.out.contains("does not add up"),
+        "{}",
+        bad.out
+    );
     let bad = said(&test, "reconcile --json").await;
     let body: Value = serde_json::from_str(&bad.out).unwrap();
     assert_eq!((bad.code, &body["problems"][0]["ids"]), (Some(1), &json!([id])));

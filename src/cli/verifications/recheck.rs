@@ -64,7 +64,8 @@ pub async fn run(environment: &Environment, arguments: &Arguments) -> Outcome {
     let asks = std::io::stdin().is_terminal() && !arguments.client.json;
     if !arguments.client.json {
         let takes = humantime::format_duration(takes);
-        output::line(&format!("{matched} verifications match. Asking the provider again takes about {takes}."));
+        let which = if matched == 1 { "verification matches" } else { "verifications match" };
+        output::line(&format!("{matched} {which}. Asking the provider again takes about {takes}."));
     }
     let begins = matched > 0 && (arguments.yes || (asks && confirmed().context("the answer cannot be read")?));
     if !begins {

@@ -58,10 +58,17 @@ pub async fn collect(environment: &Environment, arguments: &Collect) -> Outcome 
     if arguments.client.json {
         answer.print();
     } else {
-        output::line("The provider is asked now. To see what it says: checkback verifications show --wait 30 ID");
+        let id = &arguments.id;
+        output::line(&format!(
+            "The provider is asked now. To see what it says: checkback verifications show --wait 30 {id}"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// What people look for first; the rest follows in the order of names.
+const FIRST: [&str; 8] =
+    ["id", "account", "transaction_id", "merchant_biz_id", "product", "status", "sub_code", "reason"];
 
 /// Each member in a line, those of objects by their path.
 pub fn print(body: &Value) {
@@ -84,6 +91,7 @@ pub fn print(body: &Value) {
     }
     let mut rows = Vec::new();
     walk("", body, &mut rows);
+    rows.sort_by_key(|row| FIRST.iter().position(|first| *first == row[0]).unwrap_or(FIRST.len()));
     output::table(["NAME", "VALUE"].map(str::to_owned), rows);
 }
 
