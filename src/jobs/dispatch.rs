@@ -33,9 +33,9 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     let mut failures = 0;
     loop {
         let more = match steps::take_hints(&service).await {
-            Ok(more) => {
+            Ok(taken) => {
                 failures = 0;
-                more
+                steps::is_full(&taken)
             }
             // Not for ever: a database that is down must not be asked without a pause.
             Err(error) if error.is_transient() && failures < TRIES_AT_ONCE => {
@@ -77,7 +77,7 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
         };
         let Ok(first) = first else { return };
         let leased_at = Instant::now();
-        let leased = steps::lease(&service, &account, &mut turns, permits.available_permits() + 1).await;
+        let leased = steps::lease(&service, &account, &mut turns, permits.available_permits() + 1, leased_at).await;
         match leased {
             Ok((in_turn, Leased { jobs, is_all, urgent_in, bulk_in })) => {
                 let answered_at = Instant::now();

@@ -10,17 +10,18 @@ use tracing::{debug, error, info, warn};
 
 use super::in_flight::InFlight;
 use super::{LEASE, RENEWAL, Turns};
-use crate::domain::{Flow, Outcome, ProviderError, schedule};
+use crate::domain::{Flow, FoundEvidence, Outcome, ProviderError, schedule};
 use crate::provider::CheckRequest;
 use crate::service::Service;
 use crate::service::account::{Account, earlier, later};
 use crate::service::collect_result::{self, Checked, Decision};
+use crate::service::evidence::{Answered, Capture};
 use crate::store::{
     CheckedFinal, CheckedOpen, Lease, Leased, LeasedJob, Overdue, Recorded, Standing, StoreError, TakenHints,
 };
 
 /// How many hints are worked in by one statement.
-const HINTS: i64 = 256;
+const HINTS: usize = 256;
 
 /// What has waited in lane `Fresh` for longer is fresh no more.
 const FRESH: Duration = Duration::from_mins(1);
@@ -37,11 +38,17 @@ const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
 /// How long unmatched callbacks are kept.
 const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
 
-/// Works hints into jobs; true when there may be more.
-pub async fn take_hints(service: &Service) -> Result<bool, StoreError> {
-    let taken = service.store.take_hints(HINTS, service.clock.now()).await?;
+/// Works hints into jobs. As many as [`is_full`] says mean that there may be more.
+pub async fn take_hints(service: &Service) -> Result<TakenHints, StoreError> {
+    let limit = i64::try_from(HINTS).unwrap_or(i64::MAX);
+    let taken = service.store.take_hints(limit, service.clock.now()).await?;
     announce(service, &taken);
-    Ok(i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS))
+    Ok(taken)
+}
+
+/// Whether these were all hints that one statement takes.
+pub fn is_full(taken: &TakenHints) -> bool {
+    taken.taken == HINTS
 }
 
 fn announce(service: &Service, taken: &TakenHints) {
@@ -71,9 +78,10 @@ pub async fn lease(
     account: &Account,
     turns: &mut Turns,
     room: usize,
+    at: Instant,
 ) -> Result<(bool, Leased), StoreError> {
     let now = service.clock.now();
-    let turn = turns.next(now);
+    let turn = turns.next(now, at);
     let leased = service
         .store
         .lease_due(Lease {
@@ -88,7 +96,7 @@ pub async fn lease(
             turn,
         })
         .await?;
-    turns.took(turn, &leased);
+    turns.took(turn, &leased, at);
     Ok((turn.is_some(), leased))
 }
 
@@ -103,7 +111,7 @@ pub async fn sort_lanes(service: &Service, account: &Account) -> Result<bool, St
     Ok(!sorted.is_all)
 }
 
-/// Leases what is over for one account. As many as [`may_be_more`] says mean that there may be more.
+/// Leases what is over for one account. As many as [`all_overdue`] says mean that there may be more.
 pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<LeasedJob>, StoreError> {
     let now = service.clock.now();
     let hinted_before = earlier(now, account.result_retention);
@@ -122,7 +130,7 @@ pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<L
 }
 
 /// Whether so many leased overdue jobs were all that one statement takes.
-pub(super) fn may_be_more(jobs: usize) -> bool {
+pub(super) fn all_overdue(jobs: usize) -> bool {
     i64::try_from(jobs).is_ok_and(|count| count == MOST_OVERDUE)
 }
 
@@ -159,17 +167,31 @@ pub async fn explain(
     job: &LeasedJob,
     result: &Result<Outcome, ProviderError>,
 ) -> Option<Flow> {
-    let now = service.clock.now();
-    if job.standing != Standing::Well || !collect_result::gives_up(account, job, result, now) {
-        return None;
-    }
-    // All operations share one rate, so this call never saves another one: it must not take a slot from any.
-    let due_at = service.store.next_due(&account.name).await.ok()?;
-    if due_at.is_some_and(|due_at| due_at <= now) {
+    if !may_be_explained(service, account, job, result).await {
         return None;
     }
     let slot = service.take_idle_slot(account).await?;
     service.wait_for_slot(account, slot).await;
+    explain_now(service, account, job).await
+}
+
+/// Whether it is worth a call that nothing else needs to ask how far the person came.
+pub async fn may_be_explained(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    result: &Result<Outcome, ProviderError>,
+) -> bool {
+    let now = service.clock.now();
+    if job.standing != Standing::Well || !collect_result::gives_up(account, job, result, now) {
+        return false;
+    }
+    // All operations share one rate, so this call never saves another one: it must not take a slot from any.
+    service.store.next_due(&account.name).await.is_ok_and(|due_at| due_at.is_none_or(|due_at| due_at > now))
+}
+
+/// Asks how far the person came; the slot of that call has come.
+pub async fn explain_now(service: &Service, account: &Account, job: &LeasedJob) -> Option<Flow> {
     match account.provider().explain(&request(job)).await {
         Ok(flow) => flow,
         Err(error) => {
@@ -181,6 +203,31 @@ pub async fn explain(
             None
         }
     }
+}
+
+/// What an answer brought besides the verdict, taken out of it before it is judged.
+pub fn take_evidence(result: &mut Result<Outcome, ProviderError>) -> FoundEvidence {
+    match result {
+        Ok(Outcome::Finished(finding)) => std::mem::take(&mut finding.evidence),
+        _ => FoundEvidence::default(),
+    }
+}
+
+/// A final check with what is to be written down about evidence, and what is to be captured once it is stored. Ends
+/// without a result say nothing about evidence.
+pub fn with_evidence(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    check: CheckedFinal,
+    found: FoundEvidence,
+) -> (CheckedFinal, Vec<Capture>) {
+    if !check.replaces {
+        return (check, Vec::new());
+    }
+    let answered = Answered { account, job, at: check.at };
+    let (evidence, captures) = service.evidence.plan(answered, found, || service.entropy.token());
+    (CheckedFinal { evidence, ..check }, captures)
 }
 
 /// Keeps what the answer says about the account, and decides what it means for the verification. Nothing of that is
@@ -228,7 +275,7 @@ pub async fn store_finals(service: &Service, checks: &[CheckedFinal]) -> Vec<Opt
 }
 
 /// Tries until the database answers, as long as asking the provider again would cost more than waiting.
-async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+pub(super) async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {

@@ -32,14 +32,14 @@ pub struct Turns {
 impl Turns {
     const LANES: [Lane; 2] = [Lane::Retry, Lane::Poll];
 
-    /// The lane whose turn it is, if it is one's.
-    pub fn next(&mut self, now: DateTime<Utc>) -> Option<LaneTurn> {
+    /// The lane whose turn it is at `at`, by the business clock `now`, if it is one's.
+    pub fn next(&mut self, now: DateTime<Utc>, at: Instant) -> Option<LaneTurn> {
         if std::mem::take(&mut self.had_no_slot) || self.calls + 1 < SHARE {
             return None;
         }
         let waits = |lane: &Lane| {
             let empty_since = self.empty_since[usize::from(*lane == Lane::Poll)];
-            empty_since.is_none_or(|since| since.elapsed() >= LOOK_AGAIN)
+            empty_since.is_none_or(|since| at.saturating_duration_since(since) >= LOOK_AGAIN)
         };
         let mut lanes = Self::LANES.into_iter().filter(waits);
         let lane = lanes.clone().find(|lane| Some(*lane) != self.last).or_else(|| lanes.next())?;
@@ -49,7 +49,7 @@ impl Turns {
     }
 
     /// Notes what was leased, in a lane's turn or out of all.
-    pub fn took(&mut self, turn: Option<LaneTurn>, leased: &Leased) {
+    pub fn took(&mut self, turn: Option<LaneTurn>, leased: &Leased, at: Instant) {
         match turn {
             None => {
                 self.calls += leased.jobs.len();
@@ -57,7 +57,7 @@ impl Turns {
             }
             Some(turn) if leased.jobs.is_empty() && !has_slot(turn.pace, leased) => self.had_no_slot = true,
             Some(turn) if leased.jobs.is_empty() => {
-                self.empty_since[usize::from(turn.lane == Lane::Poll)] = Some(Instant::now());
+                self.empty_since[usize::from(turn.lane == Lane::Poll)] = Some(at);
             }
             Some(turn) => *self = Self { last: Some(turn.lane), empty_since: self.empty_since, ..Self::default() },
         }
@@ -111,8 +111,8 @@ mod tests {
     fn calls(turns: &mut Turns, pace: Pace, count: usize) -> Vec<Option<Lane>> {
         let one = leased(1, pace, 0.0);
         let call = |_| {
-            let turn = turns.next(now());
-            turns.took(turn, &one);
+            let turn = turns.next(now(), Instant::now());
+            turns.took(turn, &one, Instant::now());
             turn.map(|turn| turn.lane)
         };
         (0..count).map(call).collect()
@@ -130,8 +130,8 @@ mod tests {
     async fn only_what_waits_for_a_minute_has_a_turn_and_by_the_pace_of_those_it_waits_for() {
         for pace in [Pace::Urgent, Pace::Bulk] {
             let mut turns = Turns::default();
-            turns.took(None, &leased(9, pace, 0.0));
-            let turn = turns.next(now()).unwrap();
+            turns.took(None, &leased(9, pace, 0.0), Instant::now());
+            let turn = turns.next(now(), Instant::now()).unwrap();
             assert_eq!((turn.lane, turn.pace, turn.due_before), (Lane::Retry, pace, now() - TimeDelta::minutes(1)));
         }
     }
@@ -139,24 +139,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lane_in_which_nothing_waits_leaves_its_turn_to_the_other_and_is_looked_at_again_later() {
         let mut turns = Turns::default();
-        turns.took(None, &leased(9, Pace::Urgent, 0.0));
-        let turn = turns.next(now());
-        turns.took(turn, &leased(0, Pace::Urgent, 0.0));
-        assert_eq!(turns.next(now()).unwrap().lane, Lane::Poll);
-        let turn = turns.next(now());
-        turns.took(turn, &leased(0, Pace::Urgent, 0.0));
-        assert!(turns.next(now()).is_none(), "nothing waits");
+        turns.took(None, &leased(9, Pace::Urgent, 0.0), Instant::now());
+        let turn = turns.next(now(), Instant::now());
+        turns.took(turn, &leased(0, Pace::Urgent, 0.0), Instant::now());
+        assert_eq!(turns.next(now(), Instant::now()).unwrap().lane, Lane::Poll);
+        let turn = turns.next(now(), Instant::now());
+        turns.took(turn, &leased(0, Pace::Urgent, 0.0), Instant::now());
+        assert!(turns.next(now(), Instant::now()).is_none(), "nothing waits");
         tokio::time::advance(LOOK_AGAIN).await;
-        assert_eq!(turns.next(now()).unwrap().lane, Lane::Retry);
+        assert_eq!(turns.next(now(), Instant::now()).unwrap().lane, Lane::Retry);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_without_a_slot_is_tried_again_after_others_had_the_chance() {
         let mut turns = Turns::default();
-        turns.took(None, &leased(9, Pace::Bulk, 0.0));
-        let turn = turns.next(now());
-        turns.took(turn, &leased(0, Pace::Bulk, 0.06));
-        assert!(turns.next(now()).is_none(), "an urgent one may come first");
-        assert_eq!(turns.next(now()).unwrap().lane, Lane::Retry);
+        turns.took(None, &leased(9, Pace::Bulk, 0.0), Instant::now());
+        let turn = turns.next(now(), Instant::now());
+        turns.took(turn, &leased(0, Pace::Bulk, 0.06), Instant::now());
+        assert!(turns.next(now(), Instant::now()).is_none(), "an urgent one may come first");
+        assert_eq!(turns.next(now(), Instant::now()).unwrap().lane, Lane::Retry);
     }
 }

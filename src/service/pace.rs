@@ -69,7 +69,7 @@ impl Account {
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     pub asked_at: Instant,
-    pace: Pace,
+    pub pace: Pace,
     /// Not before this: the slot has come for certain.
     from: Instant,
     /// Not after this: the slot may be too long ago.
