@@ -204,12 +204,6 @@ pub async fn explain_now(service: &Service, account: &Account, job: &LeasedJob) 
     }
 }
 
-/// Asks for the result once more, in a slot of its own: the provider says that the flow was finished.
-pub async fn ask_again(service: &Service, account: &Account, job: &LeasedJob) -> Result<Outcome, ProviderError> {
-    service.wait_for_another_slot(account).await;
-    ask(account, job).await
-}
-
 /// Keeps what the answer says about the account, and decides what it means for the verification. Nothing of that is
 /// stored yet.
 pub async fn judge(

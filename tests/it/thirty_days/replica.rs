@@ -453,17 +453,7 @@ impl World {
         self.note(&format!("r{replica} asks how far {n} came: {flow:?}"));
         self.check_calls(replica, &job)?;
         self.explored.explained += u64::from(flow.is_some());
-        if flow == Some(Flow::Finished) {
-            // It was finished between the two calls: the answer is the one to another.
-            self.put_database_clock().await;
-            let now = service.clock.now();
-            let slot_in = service.store.take_slot(&account.name, account.rate(), Pace::Urgent, now).await.unwrap();
-            let answered = self.now.plus(self.statement());
-            let slot = Slot::new(self.instant(self.now), self.instant(answered), slot_in, Pace::Urgent);
-            self.send_at_slot(replica, job, slot, answered, 1);
-        } else {
-            self.judge(replica, *job, result, took, flow).await;
-        }
+        self.judge(replica, *job, result, took, flow).await;
         Ok(())
     }
 
