@@ -53,7 +53,14 @@ fn files(folder: &tempfile::TempDir) -> Vec<String> {
 async fn what_is_stored_comes_back_with_its_hash_and_its_type() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, &[], None);
-    for (n, length, size) in [(1, PNG.len(), 1), (2, 300_000, 7_000), (3, PART + 3, PART), (4, 2 * PART, 100_000)] {
+    for (n, length, size) in [
+        (1, PNG.len(), 1),
+        (5, 1_000, 50),
+        (6, 1_000, 63),
+        (2, 300_000, 7_000),
+        (3, PART + 3, PART),
+        (4, 2 * PART, 100_000),
+    ] {
         let bytes = picture(length);
         let object = object_name("a", id(n), EvidenceKind::FaceImage, token(n));
         let stored = store.put(&object, EvidenceKind::FaceImage, pieces(&bytes, size)).await.unwrap();
