@@ -39,7 +39,7 @@ const PART: usize = 5 << 20;
 /// What is read at a time; with buckets each piece is a request.
 const PIECE: usize = 1 << 20;
 /// How long one step of the store may take: a part of an upload, a piece of a file.
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_mins(1);
 /// The end of the name of what is not complete.
 const UNFINISHED: &str = ".part";
 
@@ -148,13 +148,11 @@ impl EvidenceStore {
     }
 
     fn operator(&self) -> Result<&Operator, StorageError> {
-        match self.operator.get() {
-            Some(operator) => Ok(operator),
-            None => {
-                let opened = self.location.open()?;
-                Ok(self.operator.get_or_init(|| opened))
-            }
+        if let Some(operator) = self.operator.get() {
+            return Ok(operator);
         }
+        let opened = self.location.open()?;
+        Ok(self.operator.get_or_init(|| opened))
     }
 
     /// Whether what is stored can be read here.

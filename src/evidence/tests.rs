@@ -27,7 +27,7 @@ fn open(folder: &tempfile::TempDir, recipients: &[String], identity: Option<Path
     EvidenceStore::new(StoreSettings {
         location: Location::Folder(folder.path().to_owned()),
         recipients: Recipients::read(recipients).unwrap(),
-        identities: identity.map(|path| Identities::read(path).unwrap()),
+        identities: identity.map(|path| Identities::read(&path).unwrap()),
     })
 }
 
@@ -175,7 +175,7 @@ async fn sealed_evidence_is_read_with_an_identity_of_a_recipient_alone() {
     let reader = open(&folder, &recipients, Some(file("stranger", &stranger)));
     assert!(matches!(reader.get(&object, true).await.err(), Some(GetError::Sealed)));
     assert!(matches!(Recipients::read(&["age1nonsense".to_owned()]), Err(SealError::Recipient { item: 0, .. })));
-    let error = Identities::read(files(&folder)[0].clone().into()).unwrap_err();
+    let error = Identities::read(files(&folder)[0].as_ref()).unwrap_err();
     assert!(!error.to_string().is_empty());
 }
 
