@@ -125,7 +125,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response<Body
         (&Method::GET, ..) if of(&query, "list-type").is_some() => {
             let prefix = of(&query, "prefix").unwrap_or_default();
             let listed = bucket.objects.iter().filter(|(name, _)| name.starts_with(&prefix));
-            let listed: String = listed
+            let listed: Vec<String> = listed
                 .map(|(name, bytes)| {
                     format!(
                         "<Contents><Key>{name}</Key><Size>{}</Size><ETag>\"e\"</ETag>\
@@ -134,7 +134,10 @@ async fn answer(State(server): State<Server>, request: Request) -> Response<Body
                     )
                 })
                 .collect();
-            reply(200, format!("<ListBucketResult><IsTruncated>false</IsTruncated>{listed}</ListBucketResult>"))
+            reply(
+                200,
+                format!("<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>", listed.concat()),
+            )
         }
         (&Method::GET | &Method::HEAD, ..) => match bucket.objects.get(&key) {
             Some(bytes) => ranged(&parts.method, &parts.headers, bytes),
