@@ -4,6 +4,7 @@
 //! Nothing stops at the first problem: a method that found one notes it and returns [`Reported`], and a section
 //! looks at its results only after it asked for all of them.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     pub(super) lines: Vec<Line>,
     pub(super) secret_files: Vec<SecretFile>,
+    /// What the files of secrets hold, by path: what stands here before the reading is not read from its file.
+    pub(super) secret_texts: BTreeMap<String, SecretString>,
 }
 
 pub(super) struct Reader<'a> {
@@ -232,12 +235,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn duration(&mut self, key: &str, default: &str) -> Outcome<Duration> {
-        self.parsed(key, default, |text| match humantime::parse_duration(text) {
-            Ok(duration) if duration.is_zero() => Err("must be longer than nothing"),
-            Ok(duration) if duration > LONGEST_DURATION => Err("must be at most 3650d"),
-            Ok(duration) => Ok(duration),
-            Err(_) => Err("must be a duration, such as \"30s\", \"15m\", \"24h\" or \"30d\""),
-        })
+        self.parsed(key, default, duration)
     }
 
     pub(super) fn number(&mut self, key: &str, range: RangeInclusive<u32>, default: u32) -> Outcome<u32> {
@@ -356,8 +354,12 @@ impl<'a> Reader<'a> {
         if path.is_empty() {
             return Ok(None);
         }
-        let text = secret_file::read(Path::new(&path))
-            .map_err(|message| self.problem(&file_key, format!("names {}, which {message}", shown(&path))))?;
+        let text = match self.findings.secret_texts.get(&path) {
+            Some(text) => secrecy::ExposeSecret::expose_secret(text).to_owned(),
+            None => secret_file::read(Path::new(&path))
+                .map_err(|message| self.problem(&file_key, format!("names {}, which {message}", shown(&path))))?,
+        };
+        self.findings.secret_texts.insert(path.clone(), SecretString::from(text.as_str()));
         self.findings.secret_files.push(SecretFile { key: self.full(key), path: path.clone() });
         Ok(Some((text, Origin::SecretFile { path, named_by: Box::new(named_by) })))
     }
@@ -410,6 +412,16 @@ impl<'a> Reader<'a> {
             }
         }
         reported.map(|()| values)
+    }
+}
+
+/// A duration as the configuration writes it.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err("must be longer than nothing"),
+        Ok(duration) if duration > LONGEST_DURATION => Err("must be at most 3650d"),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err("must be a duration, such as \"30s\", \"15m\", \"24h\" or \"30d\""),
     }
 }
 

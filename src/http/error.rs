@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
-use crate::domain::FinalStatus;
 use crate::service::accept_callback::NotAccepted;
 use crate::service::batch::Turned;
 use crate::store::StoreError;
@@ -236,16 +235,8 @@ impl Problem {
         )
     }
 
-    pub fn already_final(status: FinalStatus) -> Self {
-        Self::new(
-            StatusCode::CONFLICT,
-            "already_final",
-            "The verification is final",
-            format!(
-                "It is {status}. To ask the provider again all the same, send {{\"recheck\":true}} with a key that \
-                 has the scope operate."
-            ),
-        )
+    pub fn already_final(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, "already_final", "The verification is final", detail)
     }
 
     pub fn account_unknown() -> Self {

@@ -4,7 +4,7 @@
 //! link is tried again while it lives. What fails for good, or whose process dies, is brought by another answer: the
 //! provider is asked again as long as it has it. What is not stored by then is missed, with the last reason.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::steps::persist;
@@ -38,7 +39,8 @@ const BATCH: i64 = 500;
 pub(super) struct Captures {
     service: Service,
     tasks: Tasks,
-    held: Arc<Mutex<HashSet<CaptureKey>>>,
+    /// Each with what calls it off when its lease is lost.
+    held: Arc<Mutex<HashMap<CaptureKey, CancellationToken>>>,
     /// The store of evidence refused the last object, so asking for more would be in vain.
     is_store_failing: Arc<AtomicBool>,
 }
@@ -62,7 +64,7 @@ impl Captures {
         Self { service, tasks, held: Arc::default(), is_store_failing: Arc::default() }
     }
 
-    fn held(&self) -> MutexGuard<'_, HashSet<CaptureKey>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<CaptureKey, CancellationToken>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,20 +77,38 @@ impl Captures {
             let lease = recorded.captures.iter().find(|lease| lease.token == capture.token);
             let Some(lease) = lease.copied() else { continue };
             let key = CaptureKey { id: recorded.id, kind: lease.kind, token: lease.token };
-            self.held().insert(key);
+            let call_off = CancellationToken::new();
+            self.held().insert(key, call_off.clone());
             let (captures, account) = (self.clone(), Arc::clone(account));
             self.tasks.spawn(async move {
-                captures.run(&account, key, lease, capture.source).await;
+                captures.run(&account, key, lease, capture.source, &call_off).await;
                 captures.held().remove(&key);
             });
         }
     }
 
-    async fn run(&self, account: &Account, key: CaptureKey, lease: CaptureLease, source: Source) {
+    async fn run(
+        &self,
+        account: &Account,
+        key: CaptureKey,
+        lease: CaptureLease,
+        source: Source,
+        call_off: &CancellationToken,
+    ) {
         let clock = &self.service.clock;
         let mut tries = 0;
         loop {
-            let failed = match self.attempt(account, key, &source).await {
+            // Called off only until it is stored: what the row names must be there.
+            let attempted = tokio::select! {
+                biased;
+                () = call_off.cancelled() => {
+                    warn!(verification.id = %key.id, evidence = %key.kind, "the lease of a capture was lost");
+                    let object = object_name(&account.name, key.id, key.kind, key.token);
+                    return self.destroy(key, &object).await;
+                }
+                attempted = self.attempt(account, key, &source) => attempted,
+            };
+            let failed = match attempted {
                 Ok(stored) => return self.stored(account, key, lease, stored).await,
                 Err(failed) => failed,
             };
@@ -104,6 +124,7 @@ impl Captures {
                 debug!(verification.id = %key.id, evidence = %key.kind, "{}; it is tried again", failed.reason);
                 tokio::select! {
                     () = clock.sleep_until(again_at) => continue,
+                    () = call_off.cancelled() => continue,
                     () = self.tasks.stopping() => {}
                 }
             }
@@ -246,12 +267,19 @@ impl Captures {
             } else {
                 drop(tokio::time::timeout(RENEWAL, self.tasks.stopping()).await);
             }
-            let held: Vec<CaptureKey> = self.held().iter().copied().collect();
+            let held: Vec<CaptureKey> = self.held().keys().copied().collect();
             if held.is_empty() {
                 continue;
             }
-            if let Err(error) = self.service.store.renew_captures(&held, CAPTURE_LEASE).await {
-                warn!(error = &error as &dyn std::error::Error, "leases of captures could not be renewed");
+            match self.service.store.renew_captures(&held, CAPTURE_LEASE).await {
+                Ok(renewed) => {
+                    let captures = self.held();
+                    let lost = held.iter().filter(|key| !renewed.contains(&key.token));
+                    lost.filter_map(|key| captures.get(key)).for_each(CancellationToken::cancel);
+                }
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "leases of captures could not be renewed");
+                }
             }
         }
     }
@@ -311,7 +339,7 @@ impl Captures {
 
     /// Gives back what a stop cut short.
     pub async fn release(&self) {
-        let left: Vec<CaptureKey> = self.held().iter().copied().collect();
+        let left: Vec<CaptureKey> = self.held().keys().copied().collect();
         if left.is_empty() {
             return;
         }

@@ -6,19 +6,25 @@
 mod captures;
 mod checks;
 mod dispatch;
+mod erasures;
 mod in_flight;
+mod lanes;
+mod retention;
 pub mod steps;
+mod turns;
 mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::Keep;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 
 use captures::Captures;
 use checks::Checks;
 pub use in_flight::InFlight;
+pub use turns::Turns;
 
 /// How long a lease lasts without being renewed. A dead worker's jobs are taken again after this and [`RECOVERY`].
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -44,8 +50,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts all loops.
-    pub fn start(service: Service) -> Self {
+    /// Starts all loops. What is not in `keep` is kept forever.
+    pub fn start(service: Service, keep: &[Keep]) -> Self {
         // Two sets of tasks: the queues of results must outlive the checks that fill them.
         let (tasks, queues) = (Tasks::new(), Tasks::new());
         let in_flight = Arc::new(InFlight::default());
@@ -55,6 +61,12 @@ impl Engine {
         for account in service.accounts.values() {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
             tasks.spawn(dispatch::end_overdue(Arc::clone(account), checks.clone(), tasks.clone()));
+            tasks.spawn(lanes::sort(service.clone(), Arc::clone(account), tasks.clone()));
+            tasks.spawn(lanes::plan_polls(service.clone(), Arc::clone(account), tasks.clone()));
+        }
+        tasks.spawn(erasures::erase(service.clone(), tasks.clone()));
+        for keep in keep {
+            tasks.spawn(retention::retain(service.clone(), *keep, tasks.clone()));
         }
         tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));

@@ -17,7 +17,7 @@ const TIDY: Duration = Duration::from_mins(1);
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// True when the service stops before `time` is over.
-async fn stops_within(tasks: &Tasks, time: Duration) -> bool {
+pub(super) async fn stops_within(tasks: &Tasks, time: Duration) -> bool {
     tokio::time::timeout(time, tasks.stopping()).await.is_ok()
 }
 

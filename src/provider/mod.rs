@@ -16,7 +16,7 @@ use std::pin::Pin;
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde_json::{Map, Value};
 
-use crate::domain::{Outcome, ProviderError};
+use crate::domain::{Flow, Outcome, ProviderError};
 
 use self::initialize::{Beside, InitializeAnswer, InitializeError, InitializeRequest, Prepared, WrongMember};
 
@@ -30,11 +30,31 @@ pub struct CheckRequest {
 
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Outcome, ProviderError>> + Send + 'a>>;
 
+pub type Explanation<'a> = Pin<Box<dyn Future<Output = Result<Option<Flow>, ProviderError>> + Send + 'a>>;
+/// What came of asking the provider to delete what it holds about a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is deleted.
+    Deleted,
+    /// The provider did not delete, and says only that. So it answers before there is a result.
+    Declined { code: String },
+    /// The provider has no such call for this account.
+    NotOffered { code: String },
+}
+
+pub type DeleteAnswer<'a> = Pin<Box<dyn Future<Output = Result<Deletion, ProviderError>> + Send + 'a>>;
+
 /// One account at a provider.
 pub trait Provider: Send + Sync {
     /// Asks for the result once: no retries, a fresh time and nonce, everything within the provider's time-outs.
     /// Safe to repeat, because it only reads.
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a>;
+
+    /// Asks once how far the person came in a flow that brought no result; `None` where the provider keeps no log.
+    /// Safe to repeat.
+    fn explain<'a>(&'a self, _: &'a CheckRequest) -> Explanation<'a> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Checks the members that the merchant gives for a new transaction, without asking anybody.
     /// By default there is no way to start one.
@@ -45,6 +65,12 @@ pub trait Provider: Send + Sync {
     /// Asks for a new transaction once. Not safe to repeat: each call that arrives makes one.
     fn initialize<'a>(&'a self, _: &'a InitializeRequest) -> InitializeAnswer<'a> {
         Box::pin(std::future::ready(Err(InitializeError::Refused { code: "not_available".to_owned() })))
+    }
+
+    /// Asks once to delete the result, images and texts of a transaction for good. Safe to repeat. An error with
+    /// `Refused` ends it; `TransactionIdInvalid` and its like mean that the provider holds nothing under this id.
+    fn delete<'a>(&'a self, _: &'a CheckRequest) -> DeleteAnswer<'a> {
+        Box::pin(std::future::ready(Ok(Deletion::NotOffered { code: "not_offered".to_owned() })))
     }
 
     /// Whether results of this product can be asked for; if not, why, as the end of a sentence about the product.

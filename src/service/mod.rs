@@ -1,16 +1,19 @@
 //! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, keep
-//! evidence, take a browser back. The only writers of the store.
+//! evidence, take a browser back, erase. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
 pub mod batch;
 pub mod collect_result;
+pub mod erase;
 pub mod evidence;
 pub mod finals;
 pub mod initialize;
 pub mod pace;
+pub mod polls;
 pub mod read_answer;
 pub mod register;
+pub mod retention;
 pub mod returns;
 pub mod wake;
 
@@ -41,6 +44,8 @@ pub struct Service {
     pub accounts: Arc<BTreeMap<String, Arc<Account>>>,
     pub callbacks: CallbackQueue,
     pub finals: Finals,
+    /// Who waits for an attempt at the parts of an erasure that are outside the database.
+    pub erasures: Finals,
     pub wakes: Wakes,
     pub evidence: Evidence,
     /// Read at the first use.
@@ -68,6 +73,7 @@ impl Service {
             accounts: Arc::new(accounts),
             callbacks,
             finals: Finals::default(),
+            erasures: Finals::default(),
             wakes,
             evidence: Evidence::new(evidence),
             return_key: Arc::default(),

@@ -20,6 +20,7 @@ pub struct Wakes(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     hints: Notify,
+    erasures: Notify,
     evidence: Notify,
     accounts: BTreeMap<String, Notify>,
     outgoing: Mutex<Outgoing>,
@@ -36,6 +37,7 @@ impl Wakes {
     pub fn new(accounts: impl Iterator<Item = String>) -> Self {
         Self(Arc::new(Shared {
             hints: Notify::new(),
+            erasures: Notify::new(),
             evidence: Notify::new(),
             accounts: accounts.map(|account| (account, Notify::new())).collect(),
             outgoing: Mutex::default(),
@@ -50,6 +52,15 @@ impl Wakes {
 
     pub async fn wait_for_hints(&self) {
         self.0.hints.notified().await;
+    }
+
+    /// There is a new erasure.
+    pub fn erasures(&self) {
+        self.0.erasures.notify_one();
+    }
+
+    pub async fn wait_for_erasures(&self) {
+        self.0.erasures.notified().await;
     }
 
     /// There may be work for `account`; known here only.

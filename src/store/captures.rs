@@ -100,25 +100,28 @@ impl Store {
         Ok(rows == 1)
     }
 
-    /// Makes the leases of captures last for `length` from now.
-    pub async fn renew_captures(&self, keys: &[CaptureKey], length: Duration) -> Result<(), StoreError> {
+    /// Makes the leases of captures last for `length` from now; returns the tokens of those that still stand. One
+    /// whose verification was erased does not.
+    pub async fn renew_captures(&self, keys: &[CaptureKey], length: Duration) -> Result<Vec<Uuid>, StoreError> {
         let (ids, kinds, tokens) = columns_of(keys);
-        sqlx::query!(
-            "-- renew_captures
+        let renewed = sqlx::query_scalar!(
+            r#"-- renew_captures
             UPDATE evidence e
             SET leased_until = database_now() + make_interval(secs => $4)
             FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS i (verification_id, kind, token)
             WHERE e.verification_id = i.verification_id
             AND e.kind = i.kind
-            AND e.lease_token = i.token",
+            AND e.lease_token = i.token
+            AND e.state = 'pending'
+            RETURNING e.lease_token AS "lease_token!""#,
             &ids,
             &kinds as _,
             &tokens,
             length.as_secs_f64()
         )
-        .execute(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        Ok(())
+        Ok(renewed)
     }
 
     /// Gives captures back at a stop: the provider is asked again for what they were to bring.

@@ -273,6 +273,14 @@ impl Store {
                     AND v.superseded_at IS NULL
                     LIMIT 1
                 ) p ON true
+                -- An erased one has no job; should somebody have made one all the same, nothing comes of it.
+                CROSS JOIN LATERAL (
+                    SELECT erased_at
+                    FROM verifications
+                    WHERE verifications.verification_id = d.verification_id
+                    LIMIT 1
+                ) e
+                WHERE e.erased_at IS NULL
             ), superseded AS (
                 UPDATE verdicts v
                 SET superseded_at = d.at

@@ -302,11 +302,16 @@ impl Store {
             INSERT INTO history (verification_id, at, kind, detail)
             SELECT verification_id, $4, 'evidence',
                 json_build_object('read', kind, 'by', $5::text, 'request_id', $6::text)
-            FROM evidence
-            WHERE verification_id = $1
-            AND kind = $2
-            AND object = $3
-            AND state = 'stored'",
+            FROM (
+                SELECT verification_id, kind
+                FROM evidence
+                WHERE verification_id = $1
+                AND kind = $2
+                AND object = $3
+                AND state = 'stored'
+                -- An erasure waits for whoever reads, or is over first.
+                FOR SHARE
+            ) stored",
             id.0,
             kind.as_str(),
             object,

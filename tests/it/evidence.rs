@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::support::app::{ACCOUNT, Setup, TestApp};
 use super::support::environment;
 
-fn with_images() -> Setup {
+pub fn with_images() -> Setup {
     Setup { account: "qps = 100000\nreturn_images = true".to_owned(), ..Setup::default() }
 }
 
@@ -32,7 +32,7 @@ fn video_fault(kind: FaultKind, times: u32) -> Fault {
 }
 
 /// The evidence of a verification by its kind.
-async fn evidence(test: &TestApp, id: &str) -> BTreeMap<String, Value> {
+pub async fn evidence(test: &TestApp, id: &str) -> BTreeMap<String, Value> {
     let body = test.verification(id).await;
     let list = body["evidence"].as_array().unwrap().clone();
     list.into_iter().map(|one| (one["kind"].as_str().unwrap().to_owned(), one)).collect()
@@ -60,7 +60,7 @@ async fn evidence_history(test: &TestApp, id: &str) -> Vec<Value> {
     test.history(id).await.into_iter().filter(|item| item["kind"] == "evidence").collect()
 }
 
-fn files(test: &TestApp) -> Vec<PathBuf> {
+pub fn files(test: &TestApp) -> Vec<PathBuf> {
     fn walk(path: &std::path::Path, found: &mut Vec<PathBuf>) {
         let Ok(entries) = std::fs::read_dir(path) else { return };
         for entry in entries {

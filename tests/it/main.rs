@@ -7,8 +7,11 @@ mod api;
 mod api_document;
 mod architecture;
 mod buckets;
+mod budget;
 #[cfg(feature = "simulator")]
 mod callbacks;
+#[cfg(feature = "simulator")]
+mod canary;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
 #[cfg(feature = "simulator")]
@@ -16,6 +19,8 @@ mod codes;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(feature = "simulator")]
+mod erasure;
 #[cfg(feature = "simulator")]
 mod evidence;
 #[cfg(feature = "simulator")]
@@ -33,9 +38,15 @@ mod readme;
 #[cfg(feature = "simulator")]
 mod replicas;
 #[cfg(feature = "simulator")]
+mod retention;
+#[cfg(feature = "simulator")]
 mod returns;
+#[cfg(feature = "simulator")]
+mod rotation;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;
+#[cfg(feature = "simulator")]
+mod thirty_days;
 mod vectors;
 mod zoloz;

@@ -32,6 +32,9 @@ pub struct VerificationBody<'a> {
     next_attempt_at: Option<String>,
     last_error: Option<&'a str>,
     metadata: Option<&'a RawValue>,
+    /// Only where it was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased_at: Option<String>,
     /// Only in the answer that tells the client SDK how to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Box<RawValue>>,
@@ -102,7 +105,7 @@ pub fn render<'a>(record: &'a Record, account: Option<&Account>) -> Verification
         r#final: record.status.is_final(),
         revision: verdict.map(|verdict| verdict.revision),
         sub_code: verdict.and_then(|verdict| verdict.sub_code.as_deref()),
-        reason: verdict.map(|verdict| verdict.reason.as_str()),
+        reason: verdict.and_then(|verdict| verdict.reason.as_deref()),
         scores: Members(verdict.map(|verdict| &*verdict.scores)),
         signals: Members(verdict.map(|verdict| &*verdict.signals)),
         evidence: record.evidence.iter().map(EvidenceBody::from).collect(),
@@ -117,6 +120,7 @@ pub fn render<'a>(record: &'a Record, account: Option<&Account>) -> Verification
         next_attempt_at: record.due_at.map(time),
         last_error: record.last_error.as_deref(),
         metadata: record.metadata.as_deref(),
+        erased_at: record.erased_at.map(time),
         client: None,
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod collect;
+pub mod erase;
 pub mod evidence;
 pub mod history;
 mod initialize;

@@ -6,10 +6,12 @@
 pub mod callback;
 pub mod codes;
 pub mod credentials;
+mod delete;
 pub mod endpoint;
 mod initialize;
 pub mod outcome;
 pub mod sign;
+mod verify_log;
 pub mod wire;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,7 +32,7 @@ use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
 use super::http::{HttpAnswer, HttpClient, HttpError};
 use super::images::Wanted;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, Provider, read_body};
+use super::{Answer, CheckRequest, DeleteAnswer, Explanation, Provider, read_body};
 
 const VERSION: &str = "2022-08-09";
 const METHOD: &str = "POST";
@@ -270,6 +272,14 @@ impl AlibabaClient {
 impl Provider for AlibabaClient {
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
         Box::pin(self.check(request))
+    }
+
+    fn explain<'a>(&'a self, request: &'a CheckRequest) -> Explanation<'a> {
+        Box::pin(verify_log::explain(self, request))
+    }
+
+    fn delete<'a>(&'a self, request: &'a CheckRequest) -> DeleteAnswer<'a> {
+        Box::pin(self.delete_result(request))
     }
 
     fn prepare(&self, members: Map<String, Value>, _: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {

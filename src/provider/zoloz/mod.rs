@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod cipher;
 pub mod codes;
+mod delete;
 pub mod gateway;
 mod initialize;
 pub mod keys;
@@ -26,7 +27,7 @@ use crate::entropy::Entropy;
 use self::products::Product;
 use super::http::HttpClient;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, Provider, read_body};
+use super::{Answer, CheckRequest, DeleteAnswer, Provider, read_body};
 
 pub use answer::Auth;
 pub use gateway::{Gateway, ZolozSettings};
@@ -67,6 +68,10 @@ impl ZolozClient {
 impl Provider for ZolozClient {
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
         Box::pin(self.check(request))
+    }
+
+    fn delete<'a>(&'a self, request: &'a CheckRequest) -> DeleteAnswer<'a> {
+        Box::pin(self.delete_private_data(request))
     }
 
     fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {

@@ -8,9 +8,10 @@ use checkback::app::{App, Database, Options};
 use checkback::clock::Clock;
 use checkback::config::{Environment, load_text};
 use checkback::entropy::Entropy;
-use checkback::simulator::{ClockMove, CreateTransaction, Settings, Simulator};
+use checkback::simulator::{ClockMove, CreateTransaction, Settings, Simulator, ZolozKeys};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
@@ -80,6 +81,19 @@ pub fn http_client() -> reqwest::Client {
         .timeout(Duration::from_secs(70))
         .build()
         .expect("a plain client can be built")
+}
+
+/// The section of an account of ZOLOZ at the simulator that has these keys.
+pub fn zoloz_account(name: &str, keys: &ZolozKeys) -> String {
+    let credentials = keys.credentials().remove(0);
+    let private_key = credentials.merchant_private_key.expect("the keys were made here");
+    let account = json!({
+        "kind": "zoloz", "endpoint": "http://SIMULATOR", "client_id": credentials.client_id, "qps": 100_000,
+        "merchant_private_key": private_key.expose_secret(), "zoloz_public_key": credentials.zoloz_public_key,
+    });
+    // Texts and numbers of JSON are those of TOML too.
+    let lines = account.as_object().expect("an object").iter().map(|(name, value)| format!("{name} = {value}"));
+    std::iter::once(format!("[accounts.{name}]")).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// A service, on the runtime of whoever asks.
