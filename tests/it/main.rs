@@ -8,6 +8,7 @@ mod api_document;
 mod architecture;
 #[cfg(feature = "simulator")]
 mod at_risk;
+mod buckets;
 mod budget;
 #[cfg(feature = "simulator")]
 mod callbacks;
