@@ -91,14 +91,14 @@ fn what_came_is_captured_each_under_a_lease_of_its_own() {
     };
     let (notes, captures) = planned(&evidence(), &job(true, true), 1, found);
     let tokens: Vec<_> = captures.iter().map(|capture| (capture.kind, capture.token)).collect();
-    let noted: Vec<_> = notes
+    let leases: Vec<_> = notes
         .iter()
         .map(|note| match note.state {
             NotedState::Captured { token, .. } => (note.kind, token),
             ref other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(tokens, noted);
+    assert_eq!(tokens, leases);
     assert_eq!(tokens.len(), 3);
     let deadlines: Vec<_> = notes.iter().map(|note| note.deadline - start()).collect();
     assert_eq!(deadlines, [TimeDelta::days(30), TimeDelta::days(30), TimeDelta::minutes(30)]);
@@ -170,5 +170,5 @@ async fn the_last_piece_goes_out_only_when_the_whole_is_right() {
     assert_eq!(verified(&[b"ab", b"cX"], b"abcd").await, (b"ab".to_vec(), false));
     assert_eq!(verified(&[b"abcX"], b"abcd").await, (vec![], false));
     assert_eq!(verified(&[b"ab"], b"abcd").await, (vec![], false));
-    assert_eq!(verified(&[b"ab", b"cd", b"e"], b"abcd").await.1, false);
+    assert!(!verified(&[b"ab", b"cd", b"e"], b"abcd").await.1);
 }

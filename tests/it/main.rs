@@ -6,6 +6,7 @@ mod alibaba;
 mod api;
 mod api_document;
 mod architecture;
+mod buckets;
 #[cfg(feature = "simulator")]
 mod callbacks;
 #[cfg(feature = "simulator")]
