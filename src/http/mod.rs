@@ -109,7 +109,6 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
 }
 
 /// What a panic says may hold data; the panic hook has logged its place.
-#[expect(clippy::needless_pass_by_value, reason = "the form that the layer calls")]
 fn after_panic(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal().into_response()
 }

@@ -1,4 +1,4 @@
-//! DeleteVerifyResult: the provider deletes result, images and texts of a transaction.
+//! `DeleteVerifyResult`: the provider deletes result, images and texts of a transaction.
 //!
 //! It is irreversible and exists for some products only; which code says so is not documented. `DeleteAfterQuery` is
 //! `N`, so that a result is deleted whether or not it was ever asked for.
