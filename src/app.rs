@@ -13,12 +13,12 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{self, AccountKind, AuthMode, Config, Environment, ZolozAuth};
+use crate::config::{self, AccountKind, AuthMode, Config, Environment, Loaded, ZolozAuth};
 use crate::domain::TokenHash;
 use crate::entropy::Entropy;
 use crate::http::{self, Api, Key, Keys, Parts, Scope};
 use crate::jobs::Engine;
-use crate::lifecycle::{GRACE, Tasks};
+use crate::lifecycle::{GRACE, Reloads, Tasks};
 #[cfg(feature = "embedded-postgres")]
 use crate::private_postgres::{Durability, Options as PostgresOptions, PrivatePostgres, Search};
 use crate::provider::Provider;
@@ -29,8 +29,9 @@ use crate::provider::http::{HttpClient, HttpSettings};
 use crate::provider::zoloz::keys::{MerchantKey, ZolozKey};
 use crate::provider::zoloz::sign::{AccessKey, AccessKeyError};
 use crate::provider::zoloz::{Auth, ZolozClient, ZolozSettings};
+use crate::rotation::Rotation;
 use crate::service::Service;
-use crate::service::account::{Account, Starting};
+use crate::service::account::{Account, Pacing, Rotating, Starting};
 use crate::store::{Migrations, Store};
 use crate::telemetry;
 
@@ -136,6 +137,7 @@ pub struct App {
     engine: Engine,
     listeners: Tasks,
     queues: Tasks,
+    providers: Option<Providers>,
 }
 
 impl App {
@@ -147,7 +149,7 @@ impl App {
         options: Options,
     ) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics().context("the metrics could not be set up")?;
-        let (accounts, chain) = accounts(config, environment, &options)?;
+        let (accounts, providers) = accounts(config, environment, &options)?;
         let store = database.store(config.database.max_connections);
         let is_current = prepare(&store, options.migrate).await?;
         let names: Vec<String> = accounts.iter().map(|account| account.name.clone()).collect();
@@ -162,7 +164,7 @@ impl App {
         let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let (queues, listeners) = (Tasks::new(), Tasks::new());
         let service = Service::new(store, options.clock, options.entropy, accounts, &queues);
-        if let Some(keys) = chain {
+        if let Some(keys) = providers.as_ref().and_then(|providers| providers.chain.clone()) {
             // So that the log says at once where the keys come from; the start does not wait for it.
             let stopping = queues.stopping();
             queues.spawn(async move {
@@ -187,11 +189,26 @@ impl App {
             engine,
             listeners: listeners.clone(),
             queues,
+            providers,
         };
         listeners.spawn(http::serve(public, http::public_router(&api), listeners.clone()));
         listeners.spawn(http::serve(internal, http::internal_router(&api), listeners.clone()));
         info!(public = %app.public, internal = %app.internal, accounts = names.len(), "ready");
         Ok(app)
+    }
+
+    /// Takes up secrets of accounts whose files change, from now on and at each word of `reloads`. `loaded` is what the
+    /// service was started with.
+    pub fn follow_secrets(&self, loaded: &Loaded, environment: &Environment, reloads: Reloads) {
+        if let Some(rotation) = self.rotation(loaded, environment) {
+            self.listeners.spawn(rotation.run(reloads, self.listeners.stopping()));
+        }
+    }
+
+    /// As [`App::follow_secrets`], for who decides when to look; `None` without accounts.
+    pub fn rotation(&self, loaded: &Loaded, environment: &Environment) -> Option<Rotation> {
+        let providers = self.providers.clone()?;
+        Some(Rotation::new(loaded.clone(), environment.clone(), providers, self.service.clone()))
     }
 
     /// Stops softly: no new requests, those under way are answered, checks under way are finished or given back.
@@ -261,48 +278,80 @@ fn keys(config: &Config) -> Keys {
     )
 }
 
-/// The accounts, and the credential chain that those without a configured key share, if there are any.
-fn accounts(
-    config: &Config,
-    environment: &Environment,
-    options: &Options,
-) -> anyhow::Result<(Vec<Account>, Option<SigningKeys>)> {
-    if config.accounts.is_empty() {
-        return Ok((Vec::new(), None));
-    }
-    let client = HttpClient::new(HttpSettings::default()).context("the HTTP client could not be set up")?;
-    let mut chain = None;
-    let build = |(name, account): (&String, &config::Account)| {
-        let provider: Arc<dyn Provider> = match &account.kind {
+/// What the providers of accounts are made of, also of those whose secrets have changed.
+#[derive(Clone)]
+pub struct Providers {
+    client: HttpClient,
+    /// That accounts without a configured key share, if there are any.
+    pub chain: Option<SigningKeys>,
+    environment: Environment,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+impl Providers {
+    /// Puts the account's provider together. The error names the setting and no secret.
+    pub fn build(&mut self, name: &str, account: &config::Account) -> anyhow::Result<Arc<dyn Provider>> {
+        let (client, clock, entropy) = (self.client.clone(), self.clock.clone(), self.entropy.clone());
+        Ok(match &account.kind {
             AccountKind::Alibaba(settings) => {
-                let keys = match (own_key(settings).with_context(|| format!("accounts.{name}"))?, &chain) {
+                let keys = match (own_key(settings).with_context(|| format!("accounts.{name}"))?, &self.chain) {
                     (Some(credentials), _) => credentials.into(),
                     (None, Some(shared)) => SigningKeys::clone(shared),
-                    (None, None) => chain.insert(credential_chain(environment, options)?).clone(),
+                    (None, None) => {
+                        let chain = credential_chain(&self.environment, clock.clone(), entropy.clone())?;
+                        self.chain.insert(chain).clone()
+                    }
                 };
                 let settings =
                     alibaba(settings, account.allow_http, keys).with_context(|| format!("accounts.{name}"))?;
-                Arc::new(AlibabaClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
+                Arc::new(AlibabaClient::new(settings, client, clock, entropy))
             }
             AccountKind::Zoloz(settings) => {
                 let settings =
                     zoloz(settings).map_err(|(key, problem)| anyhow::anyhow!("accounts.{name}.{key} {problem}"))?;
-                Arc::new(ZolozClient::new(settings, client.clone(), options.clock.clone(), options.entropy.clone()))
+                Arc::new(ZolozClient::new(settings, client, clock, entropy))
             }
-        };
+        })
+    }
+}
+
+/// What callbacks of the account must carry, by its settings.
+pub fn callback_token(account: &config::Account) -> Option<TokenHash> {
+    account.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret()))
+}
+
+/// The accounts, and what their providers are made of; nothing where there are none.
+fn accounts(
+    config: &Config,
+    environment: &Environment,
+    options: &Options,
+) -> anyhow::Result<(Vec<Account>, Option<Providers>)> {
+    if config.accounts.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    let mut providers = Providers {
+        client: HttpClient::new(HttpSettings::default()).context("the HTTP client could not be set up")?,
+        chain: None,
+        environment: environment.clone(),
+        clock: options.clock.clone(),
+        entropy: options.entropy.clone(),
+    };
+    let build = |(name, account): (&String, &config::Account)| {
         Ok(Account {
             name: name.clone(),
             qps: account.qps,
             result_retention: account.result_retention,
             video_retention: account.video_retention,
             give_up_after: account.give_up_after,
-            callback_token: account.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret())),
+            callback_token: Rotating::new(callback_token(account)),
             starting: starting(config, name, account),
-            provider,
+            pacing: Pacing::default(),
+            providers: Rotating::new(providers.build(name, account)?),
         })
     };
     let accounts = config.accounts.iter().map(build).collect::<anyhow::Result<_>>()?;
-    Ok((accounts, chain))
+    Ok((accounts, Some(providers)))
 }
 
 /// The key in the account's settings.
@@ -311,7 +360,7 @@ fn own_key(account: &config::AlibabaAccount) -> anyhow::Result<Option<Credential
     Ok(Some(Credentials::new(key.id.clone(), key.secret.clone(), None)?))
 }
 
-fn credential_chain(environment: &Environment, options: &Options) -> anyhow::Result<SigningKeys> {
+fn credential_chain(environment: &Environment, clock: Clock, entropy: Entropy) -> anyhow::Result<SigningKeys> {
     let owned = |text: Option<&str>| text.map(str::to_owned);
     let settings = ChainSettings {
         key: KeyParts {
@@ -335,8 +384,7 @@ fn credential_chain(environment: &Environment, options: &Options) -> anyhow::Res
         uri: environment.alibaba_credentials_uri(),
         ..ChainSettings::default()
     };
-    let chain = Chain::new(settings, options.clock.clone(), options.entropy.clone())
-        .context("the HTTP client could not be set up")?;
+    let chain = Chain::new(settings, clock, entropy).context("the HTTP client could not be set up")?;
     Ok(chain.into())
 }
 

@@ -12,6 +12,7 @@ pub mod lifecycle;
 #[cfg(feature = "embedded-postgres")]
 pub mod private_postgres;
 pub mod provider;
+pub mod rotation;
 pub mod service;
 #[cfg(feature = "simulator")]
 pub mod simulator;

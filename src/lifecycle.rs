@@ -65,6 +65,34 @@ impl Tasks {
     }
 }
 
+/// The operator's word to read secrets again: SIGHUP, where there is such a thing.
+#[derive(Debug)]
+pub struct Reloads {
+    #[cfg(unix)]
+    hangups: Option<tokio::signal::unix::Signal>,
+}
+
+impl Reloads {
+    /// Listens from now on: before this, SIGHUP ends the process.
+    pub fn listen() -> Self {
+        Self {
+            #[cfg(unix)]
+            hangups: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
+        }
+    }
+
+    /// Resolves at the next one.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(hangups) = &mut self.hangups
+            && hangups.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
 /// Resolves at the first SIGTERM or Ctrl-C.
 pub async fn stop_signal() {
     #[cfg(unix)]

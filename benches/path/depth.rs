@@ -154,10 +154,13 @@ impl Filled {
                     qps: 1_000_000,
                     slack: Duration::ZERO,
                     horizon: Duration::from_millis(100),
+                    bulk_horizon: Duration::from_millis(100),
                     recovery: 0.05,
                 },
                 now,
                 next_probe_at: now + TimeDelta::minutes(1),
+                videos_gone: now - TimeDelta::minutes(30),
+                turn: None,
             })
             .await?;
         let took = asked_at.elapsed();

@@ -9,7 +9,7 @@ use super::{Failure, Outcome, start_logging};
 use crate::app::{App, Database, Options};
 use crate::clock::Clock;
 use crate::config::{Environment, Loaded};
-use crate::lifecycle::stop_signal;
+use crate::lifecycle::{Reloads, stop_signal};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -45,6 +45,7 @@ pub async fn run(loaded: &Loaded, environment: &Environment, arguments: &Argumen
     // Listening for signals begins before anything is started, so that a stop during the start is not missed.
     let stop = stop_signal();
     tokio::pin!(stop);
+    let reloads = Reloads::listen();
     let database = Database::open(&loaded.config, environment).await?;
     let options =
         Options { migrate: !arguments.no_migrate, clock: Clock::system(arguments.clock_offset), ..Options::default() };
@@ -54,6 +55,7 @@ pub async fn run(loaded: &Loaded, environment: &Environment, arguments: &Argumen
     };
     let result = match started {
         Some(Ok(app)) => {
+            app.follow_secrets(loaded, environment, reloads);
             stop.await;
             app.shut_down().await;
             Ok(())

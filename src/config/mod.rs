@@ -28,6 +28,7 @@ use std::io::Read;
 use std::path::Path;
 
 use ::config::ValueKind;
+use secrecy::{ExposeSecret, SecretString};
 
 use layers::{Layer, Table};
 use reader::{Findings, Outcome, Reader};
@@ -70,6 +71,19 @@ pub struct Loaded {
     /// Files that secrets were read from, in the order of the keys.
     pub secret_files: Vec<SecretFile>,
     lines: Vec<Line>,
+    /// Name and text of the configuration file, which may hold secrets.
+    file: Option<(String, SecretString)>,
+    /// What was read from the files of secrets, by path.
+    secret_texts: BTreeMap<String, SecretString>,
+}
+
+/// What a second look at the files of secrets brought.
+#[derive(Debug, Default)]
+pub struct Reread {
+    /// Full names of the secrets that are others now.
+    pub changed: Vec<String>,
+    /// What could not be taken up; the values before it stay. Names files and keys, no secret.
+    pub problems: Vec<String>,
 }
 
 impl Loaded {
@@ -77,14 +91,45 @@ impl Loaded {
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.lines.iter().find(|line| line.key == key).map(|line| &line.origin)
     }
+
+    /// Reads the files of secrets again, and nothing else: the configuration file and the environment count as they
+    /// were at the start. Each file is taken up by itself, so that a broken one keeps no other back.
+    pub fn reread_secrets(&mut self, environment: &Environment) -> Reread {
+        let mut reread = Reread::default();
+        let paths: Vec<String> = self.secret_texts.keys().cloned().collect();
+        for path in paths {
+            let text = match secret_file::read(Path::new(&path)) {
+                Ok(text) => text,
+                Err(message) => {
+                    reread.problems.push(format!("{path} {message}"));
+                    continue;
+                }
+            };
+            if self.secret_texts.get(&path).is_some_and(|known| known.expose_secret() == text) {
+                continue;
+            }
+            let mut texts = self.secret_texts.clone();
+            texts.insert(path.clone(), text.into());
+            let file = self.file.as_ref().map(|(name, text)| (name.as_str(), text.expose_secret()));
+            match assemble(file, environment, texts) {
+                Ok(loaded) => {
+                    let named = loaded.secret_files.iter().filter(|file| file.path == path);
+                    reread.changed.extend(named.map(|file| file.key.clone()));
+                    *self = loaded;
+                }
+                Err(problems) => reread.problems.extend(problems.iter().map(ToString::to_string)),
+            }
+        }
+        reread
+    }
 }
 
 /// Reads the configuration from the defaults, the file and the environment.
 pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, Problems> {
-    let Some(path) = file else { return assemble(None, environment) };
+    let Some(path) = file else { return assemble(None, environment, BTreeMap::new()) };
     let name = path.display().to_string();
     match read_file(path) {
-        Ok(text) => assemble(Some((&name, &text)), environment),
+        Ok(text) => assemble(Some((&name, &text)), environment, BTreeMap::new()),
         Err(message) => {
             Err(Problems::new(vec![Problem { key: Origin::File(name).to_string(), origin: None, message }]))
         }
@@ -93,7 +138,7 @@ pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, Pr
 
 /// As [`load`], with the text of a file called `name`.
 pub fn load_text(name: &str, text: &str, environment: &Environment) -> Result<Loaded, Problems> {
-    assemble(Some((name, text)), environment)
+    assemble(Some((name, text)), environment, BTreeMap::new())
 }
 
 /// The settings in effect, for people to read. Nothing in it is secret.
@@ -112,13 +157,19 @@ fn read_file(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-fn assemble(file: Option<(&str, &str)>, environment: &Environment) -> Result<Loaded, Problems> {
-    let mut findings = Findings::default();
+/// `secret_texts`: what is not read from its file.
+fn assemble(
+    file: Option<(&str, &str)>,
+    environment: &Environment,
+    secret_texts: BTreeMap<String, SecretString>,
+) -> Result<Loaded, Problems> {
+    let mut findings = Findings { secret_texts, ..Findings::default() };
     let table = merge(file, environment, &mut findings.problems);
     let config = read(&mut Reader::root(&table, &mut findings));
-    let Findings { problems, lines, secret_files } = findings;
+    let Findings { problems, lines, secret_files, secret_texts } = findings;
+    let file = file.map(|(name, text)| (name.to_owned(), SecretString::from(text)));
     match config {
-        Ok(config) if problems.is_empty() => Ok(Loaded { config, secret_files, lines }),
+        Ok(config) if problems.is_empty() => Ok(Loaded { config, secret_files, lines, file, secret_texts }),
         _ => Err(Problems::new(problems)),
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing stops at the first problem: a method that found one notes it and returns [`Reported`], and a section
 //! looks at its results only after it asked for all of them.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     pub(super) lines: Vec<Line>,
     pub(super) secret_files: Vec<SecretFile>,
+    /// What the files of secrets hold, by path: what stands here before the reading is not read from its file.
+    pub(super) secret_texts: BTreeMap<String, SecretString>,
 }
 
 pub(super) struct Reader<'a> {
@@ -356,8 +359,12 @@ impl<'a> Reader<'a> {
         if path.is_empty() {
             return Ok(None);
         }
-        let text = secret_file::read(Path::new(&path))
-            .map_err(|message| self.problem(&file_key, format!("names {}, which {message}", shown(&path))))?;
+        let text = match self.findings.secret_texts.get(&path) {
+            Some(text) => secrecy::ExposeSecret::expose_secret(text).to_owned(),
+            None => secret_file::read(Path::new(&path))
+                .map_err(|message| self.problem(&file_key, format!("names {}, which {message}", shown(&path))))?,
+        };
+        self.findings.secret_texts.insert(path.clone(), SecretString::from(text.as_str()));
         self.findings.secret_files.push(SecretFile { key: self.full(key), path: path.clone() });
         Ok(Some((text, Origin::SecretFile { path, named_by: Box::new(named_by) })))
     }

@@ -444,3 +444,35 @@ proptest! {
         prop_assert!(found.contains(&named), "{}", found);
     }
 }
+
+#[test]
+fn files_of_secrets_are_read_again_each_by_itself_and_nothing_else_is() {
+    let (file, path) = secret_file("the-first-token-of-a");
+    let (other, other_path) = secret_file("the-first-token-of-b");
+    let text = format!(
+        "{ACCOUNT}callback_token_file = '{path}'\n[accounts.b]\nkind = 'alibaba'\ncallback_token_file = '{other_path}'"
+    );
+    let environment = Environment::default();
+    let mut loaded = load_text("test.toml", &text, &environment).unwrap();
+    let token = |loaded: &Loaded, name: &str| {
+        loaded.config.accounts[name].callback_token.as_ref().unwrap().expose_secret().to_owned()
+    };
+    let unchanged = loaded.reread_secrets(&environment);
+    assert!(unchanged.changed.is_empty() && unchanged.problems.is_empty());
+    std::fs::write(file.path(), "planted").unwrap();
+    std::fs::write(other.path(), "the-second-token-of-b\n").unwrap();
+    let reread = loaded.reread_secrets(&environment);
+    assert_eq!(reread.changed, ["accounts.b.callback_token"]);
+    assert!(reread.problems.len() == 1 && reread.problems[0].contains("at least 16 characters"), "{reread:?}");
+    assert!(!format!("{reread:?} {loaded:?}").contains("planted"));
+    assert_eq!(
+        (token(&loaded, "a"), token(&loaded, "b")),
+        ("the-first-token-of-a".into(), "the-second-token-of-b".into())
+    );
+    std::fs::remove_file(file.path()).unwrap();
+    let reread = loaded.reread_secrets(&environment);
+    assert!(reread.changed.is_empty() && reread.problems[0].starts_with(&path), "{reread:?}");
+    std::fs::write(file.path(), "the-third-token-of-a").unwrap();
+    assert_eq!(loaded.reread_secrets(&environment).changed, ["accounts.a.callback_token"]);
+    assert_eq!(token(&loaded, "a"), "the-third-token-of-a");
+}

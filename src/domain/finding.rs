@@ -43,6 +43,49 @@ impl fmt::Debug for Finding {
     }
 }
 
+/// How far a person came whose flow brought no result, by the provider's own log of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flow {
+    NotStarted,
+    Interrupted {
+        /// The page that was shown last.
+        page: Option<String>,
+        /// The provider's code.
+        code: Option<String>,
+    },
+    /// There should be a result.
+    Finished,
+}
+
+impl Flow {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotStarted => "not_started",
+            Self::Interrupted { .. } => "interrupted",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStarted => f.write_str("The flow was never started."),
+            Self::Interrupted { page, code } => {
+                f.write_str("The flow was interrupted")?;
+                if let Some(page) = page {
+                    write!(f, " at the page {page}")?;
+                }
+                if let Some(code) = code {
+                    write!(f, " (code {code})")?;
+                }
+                f.write_str(".")
+            }
+            Self::Finished => f.write_str("The provider's log says that the flow was finished, yet it has no result."),
+        }
+    }
+}
+
 /// Why there is no outcome. Each kind says who must act and when to ask again.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
@@ -83,10 +126,12 @@ pub enum Trouble {
     NotActivated,
     ClockSkew,
     Configuration,
+    /// Call after call brought no usable answer.
+    Unreachable,
 }
 
 impl Trouble {
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoCredentials => "no_credentials",
             Self::BadKey => "bad_key",
@@ -95,6 +140,7 @@ impl Trouble {
             Self::NotActivated => "not_activated",
             Self::ClockSkew => "clock_skew",
             Self::Configuration => "configuration",
+            Self::Unreachable => "unreachable",
         }
     }
 
@@ -123,6 +169,10 @@ impl Trouble {
             }
             Self::ClockSkew => "this machine's clock is off: synchronise it",
             Self::Configuration => "the provider refuses how it is called: check endpoint and product",
+            Self::Unreachable => {
+                "call after call brings no usable answer: the provider is down, or the way to it is broken (endpoint, \
+                 proxy, network); work goes on by itself when it answers"
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ pub mod schedule;
 pub mod secret;
 pub mod verification;
 
-pub use finding::{Finding, Outcome, ProviderError, Trouble};
+pub use finding::{Finding, Flow, Outcome, ProviderError, Trouble};
 pub use history::HistoryKind;
 pub use return_state::ReturnKey;
 pub use secret::TokenHash;

@@ -62,7 +62,7 @@ async fn record(api: &Api, account: &Account, request: Request) -> Result<Arrive
         other => Problem::callback_malformed(format!("Nothing was recorded: {other}.")),
     })?;
     let token = notice.callback_token.as_ref().map(|token| TokenHash::of(token.expose_secret()));
-    let account_token = match (account.callback_token, token) {
+    let account_token = match (account.callback_token.get(), token) {
         (None, _) => AccountToken::Unset,
         (Some(expected), Some(given)) if expected == given => AccountToken::Right,
         (Some(_), _) => AccountToken::Wrong,

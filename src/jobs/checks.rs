@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::in_flight::InFlight;
 use super::steps;
-use crate::domain::FinalStatus;
+use crate::domain::{FinalStatus, Flow, Outcome, ProviderError};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::Account;
@@ -80,7 +80,14 @@ impl Checks {
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             result = steps::ask(account, &job) => result,
         };
-        match steps::judge(&self.service, account, &job, result, asked_at.elapsed()).await {
+        let took = asked_at.elapsed();
+        let explained = tokio::select! {
+            biased;
+            () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
+            explained = self.explained(account, &job, result) => explained,
+        };
+        let (result, flow) = explained;
+        match steps::judge(&self.service, account, &job, result, took, flow.as_ref()).await {
             Decision::Final(check) => self.store_final(account, &job, check).await,
             Decision::Open(check) => {
                 match self.opens.submit_patiently(check).await {
@@ -92,6 +99,23 @@ impl Checks {
             }
         }
         self.in_flight.remove(job.id, job.token);
+    }
+
+    /// The answer with how far the person came, where that is known. Should the provider's log say that the flow was
+    /// finished, the answer is the one to another call.
+    async fn explained(
+        &self,
+        account: &Account,
+        job: &LeasedJob,
+        result: Result<Outcome, ProviderError>,
+    ) -> (Result<Outcome, ProviderError>, Option<Flow>) {
+        let flow = steps::explain(&self.service, account, job, &result).await;
+        if flow != Some(Flow::Finished) {
+            return (result, flow);
+        }
+        let again = steps::ask_again(&self.service, account, job).await;
+        let is_same = matches!(again, Ok(Outcome::Running(_)));
+        (again, flow.filter(|_| is_same))
     }
 
     /// Leases and ends what is over for one account; true when there may be more.
@@ -106,7 +130,7 @@ impl Checks {
         for job in &jobs {
             self.in_flight.remove(job.id, job.token);
         }
-        Ok(steps::may_be_more(jobs.len()))
+        Ok(steps::all_overdue(jobs.len()))
     }
 
     /// Ends a leased verification without a call if its deadline is over.

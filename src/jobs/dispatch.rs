@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::checks::Checks;
-use super::{MOST_IN_FLIGHT, POLL, steps};
+use super::{MOST_IN_FLIGHT, POLL, Turns, steps};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::Account;
-use crate::service::pace::Slot;
+use crate::service::pace::{HORIZON, Slot};
 use crate::store::{Leased, StoreError};
 
 /// How often hints are tried again soon: connections of the pool may have died, transactions have met.
@@ -33,9 +33,9 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
     let mut failures = 0;
     loop {
         let more = match steps::take_hints(&service).await {
-            Ok(more) => {
+            Ok(taken) => {
                 failures = 0;
-                more
+                steps::is_full(&taken)
             }
             // Not for ever: a database that is down must not be asked without a pause.
             Err(error) if error.is_transient() && failures < TRIES_AT_ONCE => {
@@ -65,6 +65,7 @@ pub(super) async fn take_hints(service: Service, tasks: Tasks) {
 pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Checks, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
     let mut rest = Rest::default();
+    let mut turns = Turns::default();
     let stopping = tasks.stopping();
     tokio::pin!(stopping);
     loop {
@@ -76,9 +77,9 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
         };
         let Ok(first) = first else { return };
         let leased_at = Instant::now();
-        let leased = steps::lease(&service, &account, permits.available_permits() + 1).await;
+        let leased = steps::lease(&service, &account, &mut turns, permits.available_permits() + 1, leased_at).await;
         match leased {
-            Ok(Leased { jobs, is_all }) => {
+            Ok((in_turn, Leased { jobs, is_all, urgent_in, bulk_in })) => {
                 let answered_at = Instant::now();
                 let mut permit = Some(first);
                 for job in jobs {
@@ -90,14 +91,17 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                             Err(_) => break,
                         },
                     };
-                    let slot = Slot::new(leased_at, answered_at, job.slot_in);
+                    let slot = Slot::new(leased_at, answered_at, job.slot_in, job.pace);
                     checks.spawn(Arc::clone(&account), job, slot, permit);
                 }
                 // None leased gives the first one back.
                 let none = permit.take().is_some();
-                if none || is_all {
+                if !in_turn && (none || is_all) {
+                    // Where an urgent call could have had its slot, none is due.
+                    let to_urgent = urgent_in - HORIZON.as_secs_f64();
+                    let slot_in = if to_urgent > 0.0 { to_urgent } else { bulk_in };
                     tokio::select! {
-                        () = rest.until_something_is_due(&service, &account, is_all) => {}
+                        () = rest.until_something_is_due(&service, &account, is_all, slot_in) => {}
                         () = &mut stopping => return,
                     }
                 }
@@ -149,15 +153,21 @@ struct Rest {
 }
 
 impl Rest {
-    /// `is_all`: everything due has just been leased, so what is due now is new.
-    async fn until_something_is_due(&mut self, service: &Service, account: &Account, is_all: bool) {
+    /// `is_all`: everything due has just been leased, so what is due now is new. `slot_in`: seconds until a slot can
+    /// be had again.
+    async fn until_something_is_due(&mut self, service: &Service, account: &Account, is_all: bool, slot_in: f64) {
         let now = service.clock.now();
         match self.next_due(service, account, now).await {
             Some(due_at) if due_at <= now && is_all => {}
-            // Something is due, so the budget is spent. A hold or a failing account makes `due_at` later.
+            // Something is due, so the budget is spent, or another replica has just locked it. A hold or a failing
+            // account makes `due_at` later. What comes meanwhile may be urgent and find a free place.
             Some(due_at) if due_at <= now => {
-                let spacing = Duration::from_secs(1) / account.qps.max(1);
-                tokio::time::sleep(spacing.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+                let wait = Duration::try_from_secs_f64(slot_in).unwrap_or_default();
+                let wait = if wait.is_zero() { AFTER_CONFLICT } else { wait.clamp(SHORTEST_WAIT, LONGEST_WAIT) };
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = service.wakes.wait_for_work(&account.name) => {}
+                }
             }
             Some(due_at) => tokio::select! {
                 () = service.clock.sleep_until(due_at) => {}

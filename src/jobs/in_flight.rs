@@ -97,6 +97,11 @@ impl InFlight {
         }
     }
 
+    /// Whether somebody else was found to have the lease.
+    pub fn is_called_off(&self, id: VerificationId, token: Uuid) -> bool {
+        self.lock().get(&id).is_some_and(|held| held.token == token && held.call_off.is_cancelled())
+    }
+
     /// Until when work under the lease may go on; `None` once it ended.
     pub fn good_until(&self, id: VerificationId, token: Uuid) -> Option<Instant> {
         let held = self.lock();

@@ -7,8 +7,10 @@ mod at_risk;
 mod checks;
 mod dispatch;
 mod in_flight;
+mod lanes;
 mod rechecks;
 pub mod steps;
+mod turns;
 mod upkeep;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::service::Service;
 
 use checks::Checks;
 pub use in_flight::InFlight;
+pub use turns::Turns;
 
 /// How long a lease lasts without being renewed. A dead worker's jobs are taken again after this and [`RECOVERY`].
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -53,6 +56,8 @@ impl Engine {
         for account in service.accounts.values() {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
             tasks.spawn(dispatch::end_overdue(Arc::clone(account), checks.clone(), tasks.clone()));
+            tasks.spawn(lanes::sort(service.clone(), Arc::clone(account), tasks.clone()));
+            tasks.spawn(lanes::plan_polls(service.clone(), Arc::clone(account), tasks.clone()));
         }
         tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));

@@ -4,23 +4,28 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::in_flight::InFlight;
-use super::{LEASE, RENEWAL};
-use crate::domain::{Outcome, ProviderError, schedule};
+use super::{LEASE, RENEWAL, Turns};
+use crate::domain::{Flow, Outcome, ProviderError, schedule};
 use crate::provider::CheckRequest;
 use crate::service::Service;
-use crate::service::account::{Account, later};
+use crate::service::account::{Account, earlier, later};
 use crate::service::collect_result::{self, Checked, Decision};
 use crate::store::{
     CheckedFinal, CheckedOpen, Lease, Leased, LeasedJob, Overdue, Recorded, Standing, StoreError, TakenHints,
 };
 
 /// How many hints are worked in by one statement.
-const HINTS: i64 = 256;
+const HINTS: usize = 256;
+
+/// What has waited in lane `Fresh` for longer is fresh no more.
+const FRESH: Duration = Duration::from_mins(1);
+/// How many jobs of a lane change it by one statement.
+const SORTED: i64 = 500;
 
 /// How many verifications are ended together when their deadlines are over.
 const MOST_OVERDUE: i64 = 128;
@@ -32,11 +37,17 @@ const LONGEST_STORE_WAIT: Duration = Duration::from_secs(1);
 /// How long unmatched callbacks are kept.
 const KEEP_UNMATCHED: TimeDelta = TimeDelta::hours(24);
 
-/// Works hints into jobs; true when there may be more.
-pub async fn take_hints(service: &Service) -> Result<bool, StoreError> {
-    let taken = service.store.take_hints(HINTS, service.clock.now()).await?;
+/// Works hints into jobs. As many as [`is_full`] says mean that there may be more.
+pub async fn take_hints(service: &Service) -> Result<TakenHints, StoreError> {
+    let limit = i64::try_from(HINTS).unwrap_or(i64::MAX);
+    let taken = service.store.take_hints(limit, service.clock.now()).await?;
     announce(service, &taken);
-    Ok(i64::try_from(taken.taken).is_ok_and(|taken| taken == HINTS))
+    Ok(taken)
+}
+
+/// Whether these were all hints that one statement takes.
+pub fn is_full(taken: &TakenHints) -> bool {
+    taken.taken == HINTS
 }
 
 fn announce(service: &Service, taken: &TakenHints) {
@@ -59,28 +70,51 @@ fn announce(service: &Service, taken: &TakenHints) {
     }
 }
 
-/// Leases what is due for one account, at most `room`, as far as its budget reaches.
-pub async fn lease(service: &Service, account: &Account, room: usize) -> Result<Leased, StoreError> {
+/// Leases what is due for one account, at most `room`, as far as its budget reaches. True beside it when it was the turn
+/// of one lane alone, so that others may have more that is due.
+pub async fn lease(
+    service: &Service,
+    account: &Account,
+    turns: &mut Turns,
+    room: usize,
+    at: Instant,
+) -> Result<(bool, Leased), StoreError> {
     let now = service.clock.now();
-    service
+    let turn = turns.next(now, at);
+    let leased = service
         .store
         .lease_due(Lease {
             account: &account.name,
             token: service.entropy.token(),
-            limit: i64::try_from(room).unwrap_or(1),
+            limit: if turn.is_some() { 1 } else { i64::try_from(room).unwrap_or(1) },
             length: LEASE,
             rate: account.rate(),
             now,
             next_probe_at: later(now, schedule::after_probe(u32::MAX)),
+            videos_gone: earlier(now, account.video_retention),
+            turn,
         })
-        .await
+        .await?;
+    turns.took(turn, &leased, at);
+    Ok((turn.is_some(), leased))
 }
 
-/// Leases what is over for one account. As many as [`may_be_more`] says mean that there may be more.
+/// Puts jobs of one account into the lanes that they belong in by now; true when there may be more.
+pub async fn sort_lanes(service: &Service, account: &Account) -> Result<bool, StoreError> {
+    let now = service.clock.now();
+    let videos_gone = earlier(now, account.video_retention);
+    let sorted = service.store.sort_lanes(&account.name, videos_gone, earlier(now, FRESH), SORTED).await?;
+    if sorted.moved > 0 {
+        service.wakes.account(&account.name);
+    }
+    Ok(!sorted.is_all)
+}
+
+/// Leases what is over for one account. As many as [`all_overdue`] says mean that there may be more.
 pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<LeasedJob>, StoreError> {
     let now = service.clock.now();
-    let Some(hinted_before) = earlier(now, account.result_retention) else { return Ok(Vec::new()) };
-    let registered_before = earlier(hinted_before, account.give_up_after).unwrap_or(DateTime::UNIX_EPOCH);
+    let hinted_before = earlier(now, account.result_retention);
+    let registered_before = earlier(hinted_before, account.give_up_after);
     service
         .store
         .lease_overdue(Overdue {
@@ -95,14 +129,8 @@ pub async fn lease_overdue(service: &Service, account: &Account) -> Result<Vec<L
 }
 
 /// Whether so many leased overdue jobs were all that one statement takes.
-pub(super) fn may_be_more(jobs: usize) -> bool {
+pub(super) fn all_overdue(jobs: usize) -> bool {
     i64::try_from(jobs).is_ok_and(|count| count == MOST_OVERDUE)
-}
-
-/// `time` moved back by `by`; none before 1970, when nothing was registered.
-fn earlier(time: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
-    let by = chrono::TimeDelta::from_std(by).ok()?;
-    time.checked_sub_signed(by).filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
 }
 
 /// How a leased verification ends whose deadline is over; nothing is asked about it any more. `None` before that.
@@ -119,12 +147,67 @@ pub async fn end_if_overdue(service: &Service, account: &Account, job: &LeasedJo
 
 /// Asks the provider once about a leased verification.
 pub async fn ask(account: &Account, job: &LeasedJob) -> Result<Outcome, ProviderError> {
-    let request = CheckRequest {
+    account.provider().check_result(&request(job)).await
+}
+
+fn request(job: &LeasedJob) -> CheckRequest {
+    CheckRequest {
         transaction_id: job.transaction_id.clone(),
         merchant_biz_id: job.merchant_biz_id.clone(),
         product: job.product.clone(),
-    };
-    account.provider.check_result(&request).await
+    }
+}
+
+/// Asks the provider how far the person came, where `result` ends a flow that nobody completed and nothing else needs
+/// the calls of the account. `None` where it was not asked or could not say.
+pub async fn explain(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    result: &Result<Outcome, ProviderError>,
+) -> Option<Flow> {
+    if !may_be_explained(service, account, job, result).await {
+        return None;
+    }
+    let slot = service.take_idle_slot(account).await?;
+    service.wait_for_slot(account, slot).await;
+    explain_now(service, account, job).await
+}
+
+/// Whether it is worth a call that nothing else needs to ask how far the person came.
+pub async fn may_be_explained(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    result: &Result<Outcome, ProviderError>,
+) -> bool {
+    let now = service.clock.now();
+    if job.standing != Standing::Well || !collect_result::gives_up(account, job, result, now) {
+        return false;
+    }
+    // All operations share one rate, so this call never saves another one: it must not take a slot from any.
+    service.store.next_due(&account.name).await.is_ok_and(|due_at| due_at.is_none_or(|due_at| due_at > now))
+}
+
+/// Asks how far the person came; the slot of that call has come.
+pub async fn explain_now(service: &Service, account: &Account, job: &LeasedJob) -> Option<Flow> {
+    match account.provider().explain(&request(job)).await {
+        Ok(flow) => flow,
+        Err(error) => {
+            debug!(verification.id = %job.id, account = account.name, code = error.code(),
+                "how far the person came could not be asked: {error}");
+            if matches!(error, ProviderError::Throttled { .. }) {
+                service.tell_account(account, job.standing, collect_result::account_effect(job.id, &Err(error))).await;
+            }
+            None
+        }
+    }
+}
+
+/// Asks for the result once more, in a slot of its own: the provider says that the flow was finished.
+pub async fn ask_again(service: &Service, account: &Account, job: &LeasedJob) -> Result<Outcome, ProviderError> {
+    service.wait_for_another_slot(account).await;
+    ask(account, job).await
 }
 
 /// Keeps what the answer says about the account, and decides what it means for the verification. Nothing of that is
@@ -135,6 +218,7 @@ pub async fn judge(
     job: &LeasedJob,
     result: Result<Outcome, ProviderError>,
     took: Duration,
+    flow: Option<&Flow>,
 ) -> Decision {
     let name = account.name.clone();
     metrics::histogram!("checkback_check_duration_seconds", "account" => name.clone()).record(took);
@@ -145,8 +229,8 @@ pub async fn judge(
         warn!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, code = error.code(),
             "{error}");
     }
-    service.tell_account(account, job.standing, collect_result::account_effect(&result)).await;
-    let checked = Checked { at: service.clock.now(), took, fraction: service.entropy.fraction() };
+    service.tell_account(account, job.standing, collect_result::account_effect(job.id, &result)).await;
+    let checked = Checked { at: service.clock.now(), took, fraction: service.entropy.fraction(), flow };
     collect_result::decide(account, job, result, checked)
 }
 

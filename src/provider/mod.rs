@@ -16,7 +16,7 @@ use std::pin::Pin;
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde_json::{Map, Value};
 
-use crate::domain::{Outcome, ProviderError};
+use crate::domain::{Flow, Outcome, ProviderError};
 
 use self::initialize::{Beside, InitializeAnswer, InitializeError, InitializeRequest, Prepared, WrongMember};
 
@@ -30,11 +30,19 @@ pub struct CheckRequest {
 
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Outcome, ProviderError>> + Send + 'a>>;
 
+pub type Explanation<'a> = Pin<Box<dyn Future<Output = Result<Option<Flow>, ProviderError>> + Send + 'a>>;
+
 /// One account at a provider.
 pub trait Provider: Send + Sync {
     /// Asks for the result once: no retries, a fresh time and nonce, everything within the provider's time-outs.
     /// Safe to repeat, because it only reads.
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a>;
+
+    /// Asks once how far the person came in a flow that brought no result; `None` where the provider keeps no log.
+    /// Safe to repeat.
+    fn explain<'a>(&'a self, _: &'a CheckRequest) -> Explanation<'a> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Checks the members that the merchant gives for a new transaction, without asking anybody.
     /// By default there is no way to start one.

@@ -1,8 +1,8 @@
 //! An account at a provider, as the service sees it: its limits, its retention, who answers for it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use url::Url;
 
 use crate::domain::TokenHash;
+use crate::domain::schedule::FIRST_POLL;
 use crate::provider::Provider;
 
 /// What the transactions need that we start ourselves.
@@ -25,6 +26,45 @@ pub struct Starting {
     pub was_said: AtomicBool,
 }
 
+/// What this replica knows of an account's pace. The rest of it is shared, in the database.
+#[derive(Debug, Default)]
+pub struct Pacing {
+    /// An answer was throttled or missing since the last good one.
+    pub unsettled: AtomicBool,
+    /// Seconds that polls of one verification are at least apart.
+    poll_interval: AtomicU64,
+}
+
+impl Pacing {
+    /// The shortest time between two polls of one verification that the budget allows; zero while there is enough.
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_secs(self.poll_interval.load(Ordering::Relaxed))
+    }
+
+    pub fn set_poll_interval(&self, interval: Duration) {
+        self.poll_interval.store(interval.as_secs(), Ordering::Relaxed);
+    }
+}
+
+/// A value that may be replaced while it is in use: whoever has the old one goes on with it.
+#[derive(Debug)]
+pub struct Rotating<T>(RwLock<T>);
+
+impl<T: Clone> Rotating<T> {
+    pub fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    pub fn get(&self) -> T {
+        // It is replaced whole, so a poisoned lock holds a sound one.
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
 pub struct Account {
     pub name: String,
     /// Calls a second that the provider allows, over all replicas.
@@ -33,9 +73,10 @@ pub struct Account {
     pub video_retention: Duration,
     pub give_up_after: Duration,
     /// What callbacks must carry where their verification has no token of its own.
-    pub callback_token: Option<TokenHash>,
+    pub callback_token: Rotating<Option<TokenHash>>,
     pub starting: Starting,
-    pub provider: Arc<dyn Provider>,
+    pub pacing: Pacing,
+    pub providers: Rotating<Arc<dyn Provider>>,
 }
 
 impl fmt::Debug for Account {
@@ -54,9 +95,19 @@ pub struct Deadlines {
 }
 
 impl Account {
+    /// Who is asked now; with another key, somebody else the next time.
+    pub fn provider(&self) -> Arc<dyn Provider> {
+        self.providers.get()
+    }
+
     /// Whether results of this product can be asked for; if not, why.
     pub fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {
-        self.provider.check_product(product)
+        self.provider().check_product(product)
+    }
+
+    /// When a verification that was registered at `now` is first asked about, should nothing be heard.
+    pub fn first_poll_at(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        later(now, FIRST_POLL.max(self.pacing.poll_interval()).min(self.give_up_after))
     }
 
     /// The deadlines run from the first authenticated hint, and before there is one from when the flow is given up.
@@ -65,6 +116,12 @@ impl Account {
         let base = hinted_at.unwrap_or(give_up_at);
         Deadlines { give_up_at, result: later(base, self.result_retention), video: later(base, self.video_retention) }
     }
+}
+
+/// `time` moved back by `by`, at most to 1970, when nothing was registered.
+pub fn earlier(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    let moved = TimeDelta::from_std(by).ok().and_then(|by| time.checked_sub_signed(by));
+    moved.unwrap_or(DateTime::UNIX_EPOCH).max(DateTime::UNIX_EPOCH)
 }
 
 /// `time` moved on by `by`, at most to the end of time.

@@ -9,11 +9,14 @@ use serde_json::json;
 
 use super::account::{Account, Deadlines, later};
 use crate::domain::schedule::{Lane, after_fault, after_running};
-use crate::domain::{FinalStatus, Outcome, ProviderError, Trouble};
+use crate::domain::{FinalStatus, Flow, Outcome, ProviderError, Trouble, VerificationId};
 use crate::store::{CheckedFinal, CheckedOpen, LeasedJob};
 
 /// The provider's word for "the person is done, the result is not": the flow is not void, however long it takes.
 const PENDING: &str = "P";
+
+/// A quarter of what is left grows ever shorter; this ends it.
+const SHORTEST_VIDEO_WAIT: Duration = Duration::from_secs(2);
 
 /// What to store of a check.
 #[derive(Debug)]
@@ -33,17 +36,24 @@ pub enum AccountEffect {
         trouble: Trouble,
         code: String,
     },
+    /// The provider gave no usable answer about this verification.
+    Unanswered {
+        of: VerificationId,
+        code: String,
+    },
     /// Nothing: the call did not get through.
     Unknown,
 }
 
 /// The circumstances of one check.
 #[derive(Clone, Copy, Debug)]
-pub struct Checked {
+pub struct Checked<'a> {
     pub at: DateTime<Utc>,
     pub took: Duration,
     /// Jitter, in `0.0..1.0`.
     pub fraction: f64,
+    /// Of a flow that is given up now: how far the person came, where the provider said so.
+    pub flow: Option<&'a Flow>,
 }
 
 /// The outcome's label in metrics and history.
@@ -59,14 +69,14 @@ pub fn outcome_name(result: &Result<Outcome, ProviderError>) -> &'static str {
 }
 
 /// What the check says about its account.
-pub fn account_effect(result: &Result<Outcome, ProviderError>) -> AccountEffect {
+pub fn account_effect(of: VerificationId, result: &Result<Outcome, ProviderError>) -> AccountEffect {
     match result {
         Ok(_) | Err(ProviderError::Refused { .. }) => AccountEffect::Well,
         Err(ProviderError::Throttled { retry_after, .. }) => AccountEffect::Throttled { retry_after: *retry_after },
         Err(ProviderError::Account { trouble, code }) => {
             AccountEffect::Failing { trouble: *trouble, code: code.clone() }
         }
-        Err(ProviderError::Unavailable { .. }) => AccountEffect::Unknown,
+        Err(ProviderError::Unavailable { code, .. }) => AccountEffect::Unanswered { of, code: code.clone() },
     }
 }
 
@@ -105,7 +115,7 @@ pub fn decide(
     account: &Account,
     job: &LeasedJob,
     result: Result<Outcome, ProviderError>,
-    checked: Checked,
+    checked: Checked<'_>,
 ) -> Decision {
     let deadlines = account.deadlines(job.registered_at, job.hinted_at);
     let detail = check_detail(job, &result, checked);
@@ -134,7 +144,10 @@ pub fn decide(
             ..without_result(job, finding.status, finding.reason, checked.at)
         }),
         Ok(Outcome::Running(code)) => {
-            if let Some(reason) = ends_unfinished(account, job, &code, deadlines, checked.at) {
+            if let Some(mut reason) = ends_unfinished(account, job, &code, deadlines, checked.at) {
+                if let Some(flow) = checked.flow {
+                    reason = format!("{reason} {flow}");
+                }
                 return Decision::Final(CheckedFinal {
                     check_detail: Some(detail),
                     last_error: Some(code),
@@ -142,9 +155,12 @@ pub fn decide(
                 });
             }
             let running = job.running + 1;
-            let (lane, wait) = after_running(was_hinted(job), running);
+            let (lane, mut wait) = after_running(was_hinted(job), running);
+            if lane == Lane::Poll {
+                wait = wait.max(account.pacing.poll_interval());
+            }
+            let (lane, wait) = video_first(job, lane, wait, deadlines, checked.at);
             let mut due_at = later(checked.at, wait);
-            let lane = video_first(job, lane, due_at, deadlines);
             if code != PENDING && checked.at < deadlines.give_up_at {
                 due_at = due_at.min(deadlines.give_up_at);
             }
@@ -162,11 +178,11 @@ pub fn decide(
         }),
         Err(error @ ProviderError::Unavailable { .. }) => {
             let faults = job.faults + 1;
-            let due_at = later(checked.at, after_fault(faults, checked.fraction));
             // A poll stays a poll: what nothing was heard of must not take the budget of the rest.
-            let lane = if was_hinted(job) || job.recheck { Lane::Retry } else { Lane::Poll };
-            let lane = video_first(job, lane, due_at, deadlines);
-            open(Some(lane), due_at, job.running, faults, error.to_string())
+            let lane = if job.lane == Lane::Poll { Lane::Poll } else { Lane::Retry };
+            let wait = after_fault(faults, checked.fraction);
+            let (lane, wait) = video_first(job, lane, wait, deadlines, checked.at);
+            open(Some(lane), later(checked.at, wait), job.running, faults, error.to_string())
         }
         Err(error @ (ProviderError::Throttled { .. } | ProviderError::Account { .. })) => {
             // The account holds still as a whole; this job is ready as soon as it goes on.
@@ -175,9 +191,20 @@ pub fn decide(
     }
 }
 
-/// While a video can still be had, its deadline is the nearest of all.
-fn video_first(job: &LeasedJob, lane: Lane, due_at: DateTime<Utc>, deadlines: Deadlines) -> Lane {
-    if job.expect_video && job.hinted_at.is_some() && due_at < deadlines.video { Lane::Video } else { lane }
+/// While a video can still be had, its deadline is the nearest of all, and no wait takes more than a quarter of what is
+/// left until then.
+fn video_first(
+    job: &LeasedJob,
+    lane: Lane,
+    wait: Duration,
+    deadlines: Deadlines,
+    now: DateTime<Utc>,
+) -> (Lane, Duration) {
+    let left = (deadlines.video - now).to_std().unwrap_or_default();
+    if !job.expect_video || job.hinted_at.is_none() || left <= SHORTEST_VIDEO_WAIT {
+        return (lane, wait);
+    }
+    (Lane::Video, wait.min((left / 4).max(SHORTEST_VIDEO_WAIT)))
 }
 
 fn was_hinted(job: &LeasedJob) -> bool {
@@ -202,8 +229,21 @@ fn ends_unfinished(
     Some(format!("The person did not complete the check within {given} of its registration."))
 }
 
+/// Whether this answer ends a verification that nobody completed: what the provider knows of the flow is then worth a
+/// call.
+pub fn gives_up(
+    account: &Account,
+    job: &LeasedJob,
+    result: &Result<Outcome, ProviderError>,
+    now: DateTime<Utc>,
+) -> bool {
+    let Ok(Outcome::Running(code)) = result else { return false };
+    let deadlines = account.deadlines(job.registered_at, job.hinted_at);
+    !job.recheck && ends_unfinished(account, job, code, deadlines, now).is_some()
+}
+
 /// The history's row of a check: codes and times, nothing out of the answer.
-fn check_detail(job: &LeasedJob, result: &Result<Outcome, ProviderError>, checked: Checked) -> String {
+fn check_detail(job: &LeasedJob, result: &Result<Outcome, ProviderError>, checked: Checked<'_>) -> String {
     let code = match result {
         Ok(Outcome::Finished(finding)) => finding.sub_code.as_deref(),
         Ok(Outcome::Running(code)) => Some(code.as_str()),
@@ -219,8 +259,14 @@ fn check_detail(job: &LeasedJob, result: &Result<Outcome, ProviderError>, checke
         "code": code,
         "duration_ms": u64::try_from(checked.took.as_millis()).unwrap_or(u64::MAX),
     });
-    if let (Some(notes), Some(members)) = (notes, detail.as_object_mut()) {
-        members.insert("notes".to_owned(), json!(notes));
+    if let Some(notes) = notes {
+        detail["notes"] = json!(notes);
+    }
+    if let Some(flow) = checked.flow {
+        detail["flow"] = json!(flow.as_str());
+        if let Flow::Interrupted { page, code } = flow {
+            detail["interrupted_at"] = json!({ "page": page, "code": code });
+        }
     }
     detail.to_string()
 }

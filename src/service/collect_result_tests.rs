@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{Finding, VerificationId};
 use crate::provider::{Answer, CheckRequest, Provider};
-use crate::service::account::Starting;
-use crate::store::Standing;
+use crate::service::account::{Pacing, Rotating, Starting};
+use crate::store::{Pace, Standing};
 
 struct Nobody;
 
@@ -26,9 +26,10 @@ fn account() -> Account {
         result_retention: Duration::from_hours(30 * 24),
         video_retention: Duration::from_mins(30),
         give_up_after: Duration::from_hours(24),
-        callback_token: None,
+        callback_token: Rotating::new(None),
         starting: Starting::default(),
-        provider: Arc::new(Nobody),
+        pacing: Pacing::default(),
+        providers: Rotating::new(Arc::new(Nobody)),
     }
 }
 
@@ -40,6 +41,8 @@ fn job(hinted: bool) -> LeasedJob {
     LeasedJob {
         id: VerificationId(Uuid::from_u128(1)),
         token: Uuid::from_u128(2),
+        lane: if hinted { Lane::Fresh } else { Lane::Poll },
+        pace: if hinted { Pace::Urgent } else { Pace::Bulk },
         transaction_id: "t".into(),
         merchant_biz_id: "b".into(),
         product: None,
@@ -58,7 +61,7 @@ fn job(hinted: bool) -> LeasedJob {
 
 fn after(job: &LeasedJob, result: Result<Outcome, ProviderError>, hours: i64) -> Decision {
     let at = start() + TimeDelta::hours(hours);
-    decide(&account(), job, result, Checked { at, took: Duration::from_millis(12), fraction: 1.0 })
+    decide(&account(), job, result, Checked { at, took: Duration::from_millis(12), fraction: 1.0, flow: None })
 }
 
 fn not_completed() -> Outcome {
@@ -116,6 +119,29 @@ fn an_unfinished_flow_is_void_only_when_it_is_given_up() {
 }
 
 #[test]
+fn a_flow_that_is_given_up_tells_how_far_the_person_came() {
+    let at = start() + TimeDelta::hours(24);
+    let interrupted = Flow::Interrupted { page: Some("FACE".into()), code: Some("1003".into()) };
+    let checked = Checked { at, took: Duration::ZERO, fraction: 1.0, flow: Some(&interrupted) };
+    let end = expect_final(decide(&account(), &job(false), Ok(not_completed()), checked));
+    assert_eq!(
+        end.reason,
+        "The person did not complete the check within 1day of its registration. The flow was interrupted at the page \
+         FACE (code 1003)."
+    );
+    let detail: serde_json::Value = serde_json::from_str(&end.check_detail.unwrap()).unwrap();
+    assert_eq!(
+        (&detail["flow"], &detail["interrupted_at"]),
+        (&json!("interrupted"), &json!({"page": "FACE", "code": "1003"}))
+    );
+    let given_up = |job: &LeasedJob, result: &_| gives_up(&account(), job, result, at);
+    assert!(given_up(&job(false), &Ok(not_completed())));
+    assert!(!given_up(&job(false), &Ok(Outcome::Running("P".into()))) && !given_up(&job(false), &Err(unavailable())));
+    assert!(!given_up(&LeasedJob { recheck: true, ..job(false) }, &Ok(not_completed())));
+    assert!(!gives_up(&account(), &job(false), &Ok(not_completed()), start()));
+}
+
+#[test]
 fn a_pending_result_is_waited_for_until_its_deadline() {
     let open = expect_open(after(&LeasedJob { running: 20, ..job(true) }, Ok(Outcome::Running("P".into())), 100));
     assert_eq!(open.due_at, start() + TimeDelta::hours(106));
@@ -152,6 +178,40 @@ fn while_a_video_can_be_had_retries_stay_in_its_lane() {
 }
 
 #[test]
+fn while_a_video_can_be_had_no_wait_takes_more_than_a_quarter_of_what_is_left() {
+    let video = LeasedJob { expect_video: true, faults: 12, running: 12, ..job(true) };
+    let decided = |job: &LeasedJob, result, seconds: i64| {
+        let at = start() + TimeDelta::seconds(seconds);
+        let checked = Checked { at, took: Duration::ZERO, fraction: 1.0, flow: None };
+        let open = expect_open(decide(&account(), job, result, checked));
+        (open.lane, (open.due_at - at).num_seconds())
+    };
+    for result in [|| Err(unavailable()), || Ok(not_completed())] {
+        // Of 30 minutes.
+        assert_eq!(decided(&video, result(), 0), (Some(Lane::Video), 450));
+        assert_eq!(decided(&video, result(), 1200), (Some(Lane::Video), 150));
+        assert_eq!(decided(&video, result(), 1795), (Some(Lane::Video), 2));
+    }
+    assert_eq!(decided(&video, Err(unavailable()), 1799), (Some(Lane::Retry), 600));
+}
+
+#[test]
+fn polls_that_the_budget_cannot_make_in_time_are_planned_further_apart() {
+    let account = account();
+    account.pacing.set_poll_interval(Duration::from_hours(2));
+    let wait = |running, hours: i64| {
+        let at = start() + TimeDelta::hours(hours);
+        let checked = Checked { at, took: Duration::ZERO, fraction: 1.0, flow: None };
+        let job = LeasedJob { running, ..job(false) };
+        (expect_open(decide(&account, &job, Ok(not_completed()), checked)).due_at - at).num_minutes()
+    };
+    assert_eq!(wait(0, 1), 120, "by the schedule, ten minutes");
+    assert_eq!(wait(9, 1), 360, "which is longer than needed");
+    assert_eq!(wait(0, 23), 60, "the last one is when the flow is given up");
+    assert_eq!(account.first_poll_at(start()), start() + TimeDelta::hours(2));
+}
+
+#[test]
 fn trouble_of_the_account_costs_the_verification_nothing() {
     let errors = [
         ProviderError::Throttled { code: "Throttling.User".into(), retry_after: None },
@@ -175,6 +235,8 @@ fn a_recheck_without_a_result_ends_and_replaces_nothing() {
     let recheck = LeasedJob { recheck: true, ..job(true) };
     assert!(!expect_final(after(&recheck, Ok(not_completed()), 0)).replaces);
     assert_eq!(expect_open(after(&recheck, Err(unavailable()), 0)).lane, Some(Lane::Retry));
+    let in_bulk = LeasedJob { lane: Lane::Poll, ..recheck };
+    assert_eq!(expect_open(after(&in_bulk, Err(unavailable()), 0)).lane, Some(Lane::Poll));
 }
 
 #[test]

@@ -20,10 +20,9 @@ use url::Url;
 use uuid::Uuid;
 
 use super::Service;
-use super::account::{Account, later};
+use super::account::Account;
 use super::collect_result::AccountEffect;
 use super::pace::NoSlot;
-use crate::domain::schedule::FIRST_POLL;
 use crate::domain::{TokenHash, VerificationId};
 use crate::provider::initialize::{Callback, InitializeRequest, Initialized, ReturnTo};
 use crate::store::{
@@ -138,7 +137,7 @@ struct Call {
 impl Account {
     /// Checks the members that the merchant gives for a new transaction.
     pub fn prepare(&self, members: Map<String, Value>, beside: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {
-        self.provider.prepare(members, beside)
+        self.provider().prepare(members, beside)
     }
 }
 
@@ -155,7 +154,7 @@ impl Service {
                 return self.settle(id, InitializationEnd::Refused("not_sent")).await;
             }
         };
-        let result = account.provider.initialize(&call.request).await;
+        let result = account.provider().initialize(&call.request).await;
         // The result must not wait for a database that hangs.
         drop(tokio::time::timeout(PATIENCE, self.tell_account(account, standing, effect(&result))).await);
         match result {
@@ -235,7 +234,7 @@ impl Service {
             callback_token: callback.as_ref().map(|(_, hash)| *hash),
             metadata: wish.metadata,
             registered_at: now,
-            due_at: later(now, FIRST_POLL.min(account.give_up_after)),
+            due_at: account.first_poll_at(now),
             initialized: true,
         };
         let request = InitializeRequest {

@@ -9,6 +9,7 @@ pub mod collect_result;
 pub mod finals;
 pub mod initialize;
 pub mod pace;
+pub mod polls;
 pub mod read_answer;
 pub mod recheck;
 pub mod reconcile;

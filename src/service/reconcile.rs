@@ -174,7 +174,7 @@ impl Service {
         let mut reconciliation = Reconciliation::default();
         for sum in &sums {
             let account = self.accounts.get(&sum.account);
-            reconciliation.add(sum, |sub_code| account?.provider.is_billed(sub_code))?;
+            reconciliation.add(sum, |sub_code| account?.provider().is_billed(sub_code))?;
         }
         reconciliation.finish();
         Ok(reconciliation)

@@ -3,8 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::Service;
-use super::account::{Account, later};
-use crate::domain::schedule::FIRST_POLL;
+use super::account::Account;
 use crate::domain::{TokenHash, VerificationId};
 use crate::store::{NewVerification, Registered, StoreError};
 
@@ -35,7 +34,7 @@ impl Service {
             callback_token: given.callback_token,
             metadata: given.metadata,
             registered_at: now,
-            due_at: later(now, FIRST_POLL.min(account.give_up_after)),
+            due_at: account.first_poll_at(now),
             initialized: false,
         };
         let registered = self.store.register(&new).await?;

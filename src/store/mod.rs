@@ -14,6 +14,7 @@ mod feed_rechecks;
 mod hints;
 mod initializations;
 mod known;
+mod lease_due;
 mod migrate;
 mod rechecks;
 mod reconcile;
@@ -32,15 +33,16 @@ use sqlx::{Connection, Executor, PgPool};
 
 use known::Known;
 
-pub use accounts::{AccountHealth, CallSlot, Failing};
+pub use accounts::{AccountHealth, CallSlot, Failing, Outage, PollLoad};
 pub use answers::{AnswerRead, Reader};
 pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
-pub use collect_jobs::{Lease, Leased, LeasedJob, Overdue, Rate, Standing};
+pub use collect_jobs::{Overdue, Sorted};
 pub use error::StoreError;
 pub use feed_rechecks::Fed;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
+pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};

@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 5] = [
 ];
 
 /// They put the others together.
-const USE_ANYTHING: [&str; 4] = ["main", "lib", "cli", "app"];
+const USE_ANYTHING: [&str; 5] = ["main", "lib", "cli", "app", "rotation"];
 
 /// What may stand only in files whose path begins so.
 const HOMES: [(&str, &[&str]); 6] = [

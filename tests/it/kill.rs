@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 
 use super::support::app::{ACCOUNT, KEY, http_client};
 use super::support::database::{TestDatabase, database};
-use super::support::environment;
+use super::support::environment::{self, number};
 
 /// Those who send callbacks, each over a connection of its own.
 const SENDERS: usize = 4;
@@ -31,11 +31,6 @@ const QPS: u32 = 1000;
 
 /// As many verifications as there is time for.
 const UNBOUNDED: usize = 1_000_000_000;
-
-fn number(name: &str, default: u64) -> u64 {
-    let Some(text) = environment::variable(name) else { return default };
-    text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} must be a number"))
-}
 
 fn free_port() -> u16 {
     StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

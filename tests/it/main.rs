@@ -8,6 +8,7 @@ mod api_document;
 mod architecture;
 #[cfg(feature = "simulator")]
 mod at_risk;
+mod budget;
 #[cfg(feature = "simulator")]
 mod callbacks;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
@@ -40,7 +41,11 @@ mod replicas;
 #[cfg(feature = "simulator")]
 mod returns;
 #[cfg(feature = "simulator")]
+mod rotation;
+#[cfg(feature = "simulator")]
 mod schedule;
 mod support;
+#[cfg(feature = "simulator")]
+mod thirty_days;
 mod vectors;
 mod zoloz;

@@ -609,3 +609,119 @@ async fn under_a_short_budget_videos_go_first_then_callbacks_then_polls() {
     assert!(place('v', true) < place('f', false) + slip, "{order:?}");
     assert!(place('f', true) < place('p', false) + slip, "{order:?}");
 }
+
+#[tokio::test]
+async fn a_flow_that_is_given_up_says_how_far_the_person_came() {
+    let test = TestApp::start().await;
+    let (never, never_id) = test.begin(CreateTransaction::default(), json!({})).await;
+    let (broken, broken_id) = test.begin(CreateTransaction::default(), json!({})).await;
+    let interrupted = Complete { interrupted: Some("1006".into()), ..Complete::default() };
+    test.simulator.complete(&broken, interrupted).await.unwrap();
+    // One after the other: what is due keeps the provider from being asked why.
+    for (transaction, id, expected) in [
+        (&never, &never_id, "The flow was never started."),
+        (&broken, &broken_id, "The flow was interrupted at the page FACE (code 1006)."),
+    ] {
+        let pool = test.database.pool().await;
+        sqlx::query("UPDATE collect_jobs SET due_at = 'infinity' WHERE verification_id <> $1::text::uuid")
+            .bind(id)
+            .execute(&pool)
+            .await
+            .unwrap();
+        sqlx::query("UPDATE collect_jobs SET due_at = 'epoch' WHERE verification_id = $1::text::uuid")
+            .bind(id)
+            .execute(&pool)
+            .await
+            .unwrap();
+        test.advance(Duration::from_hours(24));
+        let body = test.final_verification(id).await;
+        let reason = body["reason"].as_str().unwrap();
+        assert_eq!(body["status"], "void");
+        assert!(reason.contains("1day") && reason.ends_with(expected), "{reason}");
+        assert_eq!(test.calls_for("CheckVerifyLog", transaction), 1);
+        let check = test.history(id).await.into_iter().rfind(|item| item["kind"] == "check").unwrap();
+        assert_eq!(check["flow"], if *transaction == never { "not_started" } else { "interrupted" });
+    }
+}
+
+#[tokio::test]
+async fn a_flow_that_is_given_up_ends_also_when_nobody_can_say_how_far_the_person_came() {
+    let test = TestApp::start().await;
+    let (transaction, id) = test.begin(CreateTransaction::default(), json!({})).await;
+    test.simulator.add_fault(Fault { operation: Some("CheckVerifyLog".into()), ..kind(FaultKind::Status) }).unwrap();
+    test.advance(Duration::from_hours(24));
+    let body = test.final_verification(&id).await;
+    assert_eq!(body["status"], "void");
+    assert!(body["reason"].as_str().unwrap().ends_with("of its registration."), "{body}");
+    assert_eq!(test.calls_for("CheckVerifyLog", &transaction), 1);
+}
+
+#[tokio::test]
+async fn a_flow_that_finished_at_the_last_moment_is_asked_about_once_more() {
+    let test = TestApp::start().await;
+    let (transaction, id) = test.begin(CreateTransaction::default(), json!({})).await;
+    test.simulator.complete(&transaction, Complete { callbacks: Some(0), ..Complete::default() }).await.unwrap();
+    let unfinished =
+        Fault { code: Some("ProcessNotCompleted".into()), times: Some(1), share: None, ..kind(FaultKind::Code) };
+    test.simulator.add_fault(unfinished).unwrap();
+    test.advance(Duration::from_hours(24));
+    let body = test.final_verification(&id).await;
+    assert_eq!((&body["status"], &body["revision"]), (&json!("passed"), &json!(1)));
+    assert_eq!(test.calls_for("CheckResult", &transaction), 2);
+}
+
+#[tokio::test]
+async fn while_the_provider_is_down_single_probes_are_sent_and_everything_goes_on_when_it_answers() {
+    let test = TestApp::start().await;
+    test.simulator.add_fault(kind(FaultKind::Status)).unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        let (transaction, id) = test.begin(CreateTransaction::default(), with_token()).await;
+        test.simulator.complete(&transaction, Complete { callbacks: Some(0), ..Complete::default() }).await.unwrap();
+        test.callback(&transaction, Some(TOKEN)).await;
+        test.attempted(&id, 1).await;
+        ids.push(id);
+    }
+    let failing = async || test.get_json("/readyz").await["accounts"][ACCOUNT].clone();
+    test.until("the account fails", async || {
+        test.advance(SECOND);
+        (failing().await["status"] == "failing").then_some(())
+    })
+    .await;
+    let shown = failing().await;
+    assert_eq!((&shown["reason"], &shown["code"]), (&json!("unreachable"), &json!("InternalError")));
+    // What is due waits, however much it is, and its own waits do not grow.
+    let before = test.provider_calls("CheckResult");
+    let (transaction, late) = test.begin(CreateTransaction::default(), with_token()).await;
+    test.simulator.complete(&transaction, Complete { callbacks: Some(0), ..Complete::default() }).await.unwrap();
+    test.callback(&transaction, Some(TOKEN)).await;
+    for probe in 1..=4 {
+        test.until("another probe", async || {
+            test.advance(SECOND);
+            (test.provider_calls("CheckResult") >= before + probe).then_some(())
+        })
+        .await;
+        test.until("its answer", async || {
+            let leased: i64 = sqlx::query_scalar("SELECT count(*) FROM collect_jobs WHERE lease_token IS NOT NULL")
+                .fetch_one(&test.database.pool().await)
+                .await
+                .unwrap();
+            (leased == 0).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(test.provider_calls("CheckResult"), before + 4);
+    assert_eq!(failing().await["reason"], "unreachable");
+    test.simulator.clear_faults();
+    let mended = test.clock.now();
+    test.advance(Duration::from_mins(1));
+    for id in ids.iter().chain([&late]) {
+        test.until("a verdict", async || {
+            test.advance(SECOND);
+            (test.verification(id).await["final"] == true).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(failing().await["status"], "ok");
+    assert!(test.clock.now() - mended < minutes(10), "{}", test.clock.now() - mended);
+}

@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
     use crate::provider::{Answer, CheckRequest, Provider};
-    use crate::service::account::Starting;
+    use crate::service::account::{Pacing, Rotating, Starting};
 
     #[test]
     fn compacting_keeps_texts_and_digits() {
@@ -276,9 +276,10 @@ mod tests {
             result_retention: Duration::from_secs(1),
             video_retention: Duration::from_secs(1),
             give_up_after: Duration::from_secs(1),
-            callback_token: None,
+            callback_token: Rotating::new(None),
             starting: Starting::default(),
-            provider: Arc::new(OneProduct),
+            pacing: Pacing::default(),
+            providers: Rotating::new(Arc::new(OneProduct)),
         };
         let accounts = BTreeMap::from([("a".to_owned(), Arc::new(account))]);
         let parsed = |body: &str| parse(&accounts, serde_json::from_str(body).unwrap());

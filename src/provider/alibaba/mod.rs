@@ -10,6 +10,7 @@ pub mod endpoint;
 mod initialize;
 pub mod outcome;
 pub mod sign;
+mod verify_log;
 pub mod wire;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -29,7 +30,7 @@ use self::endpoint::Endpoint;
 use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
 use super::http::{HttpAnswer, HttpClient, HttpError};
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, Provider};
+use super::{Answer, CheckRequest, Explanation, Provider};
 
 const VERSION: &str = "2022-08-09";
 const METHOD: &str = "POST";
@@ -264,6 +265,10 @@ impl AlibabaClient {
 impl Provider for AlibabaClient {
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
         Box::pin(self.check(request))
+    }
+
+    fn explain<'a>(&'a self, request: &'a CheckRequest) -> Explanation<'a> {
+        Box::pin(verify_log::explain(self, request))
     }
 
     fn prepare(&self, members: Map<String, Value>, _: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {

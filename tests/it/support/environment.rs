@@ -15,3 +15,9 @@ pub fn search() -> checkback::private_postgres::Search {
         path: variable("PATH"),
     }
 }
+
+/// A number from the environment, for tests that can be made longer.
+pub fn number(name: &str, default: u64) -> u64 {
+    let Some(text) = variable(name) else { return default };
+    text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} must be a number"))
+}

@@ -90,6 +90,13 @@ impl SigningKeys {
         }
     }
 
+    /// The next use looks for a newer key, because the operator says that there is one.
+    pub fn refresh(&self) {
+        if let Origin::Chain(renewed) = &self.0 {
+            renewed.change(|held| held.renew_at = DateTime::UNIX_EPOCH);
+        }
+    }
+
     /// The provider refused this key: the next use looks for a newer one, at most every half minute.
     pub fn doubt(&self, refused: &Arc<Signer>) {
         if let Origin::Chain(renewed) = &self.0 {
