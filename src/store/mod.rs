@@ -7,18 +7,23 @@
 mod accounts;
 mod answers;
 mod at_risk;
+mod captures;
 mod checks;
 mod collect_jobs;
+mod erasures;
 mod error;
+mod evidence;
 mod feed_rechecks;
 mod hints;
 mod initializations;
 mod known;
 mod lease_due;
 mod migrate;
+mod receipts;
 mod rechecks;
 mod reconcile;
 mod records;
+mod retention;
 mod returns;
 mod secrets;
 mod signals;
@@ -38,15 +43,22 @@ pub use answers::{AnswerRead, Reader};
 pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
+pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
 pub use feed_rechecks::Fed;
+pub use evidence::{
+    CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
+    OrphanedCapture, StoredEvidence,
+};
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};
-pub use records::{Filter, HistoryRow, Record, RecordVerdict};
+pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
+pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
+pub use retention::Retained;
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
 pub use take_hints::{Nudged, TakenHints};
@@ -102,6 +114,17 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
+    }
+
+    /// The time of the database.
+    pub async fn database_now(&self) -> Result<chrono::DateTime<chrono::Utc>, StoreError> {
+        let now = sqlx::query_scalar!(
+            r#"-- database_now
+            SELECT database_now() AS "now!""#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(now)
     }
 
     /// Closes all connections once they are idle.

@@ -11,6 +11,8 @@ mod at_risk;
 mod budget;
 #[cfg(feature = "simulator")]
 mod callbacks;
+#[cfg(feature = "simulator")]
+mod canary;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
@@ -20,6 +22,10 @@ mod codes;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(feature = "simulator")]
+mod erasure;
+#[cfg(feature = "simulator")]
+mod evidence;
 #[cfg(feature = "simulator")]
 mod initialize;
 #[cfg(all(feature = "simulator", unix))]
@@ -38,6 +44,8 @@ mod rechecks;
 mod reconcile;
 #[cfg(feature = "simulator")]
 mod replicas;
+#[cfg(feature = "simulator")]
+mod retention;
 #[cfg(feature = "simulator")]
 mod returns;
 #[cfg(feature = "simulator")]

@@ -3,6 +3,8 @@
 pub mod at_risk;
 pub mod body;
 pub mod collect;
+pub mod erase;
+pub mod evidence;
 pub mod history;
 mod initialize;
 pub mod list;
