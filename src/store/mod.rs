@@ -45,18 +45,18 @@ pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
-pub use feed_rechecks::Fed;
 pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
     OrphanedCapture, StoredEvidence,
 };
+pub use feed_rechecks::Fed;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
+pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};
-pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
 pub use retention::Retained;
 pub use returns::Returned;
