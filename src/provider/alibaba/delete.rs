@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn only_a_plain_yes_is_a_deletion() {
-        let said = |body: &str| interpret(&read(body.as_bytes()).unwrap());
+        let said = |body: &str| interpret(&read(body.as_bytes(), &[]).unwrap());
         let declined = Deletion::Declined { code: "DeleteResult.N".to_owned() };
         assert_eq!(said(r#"{"Code":"Success","Result":{"DeleteResult":"Y"}}"#).unwrap(), Deletion::Deleted);
         assert_eq!(said(r#"{"Code":"200","DeleteResult":"Y"}"#).unwrap(), Deletion::Deleted);
