@@ -82,7 +82,7 @@ impl Bench {
             identities: None,
         });
         let service = Service::new(store, evidence, clock, entropy, vec![account], &queues);
-        let engine = shape.engine.then(|| Engine::start(service.clone()));
+        let engine = shape.engine.then(|| Engine::start(service.clone(), &[]));
         let api = Api::new(Parts {
             service: service.clone(),
             keys: Keys::Open,
