@@ -29,7 +29,7 @@ async fn number(pool: &PgPool, statement: &'static str) -> i64 {
 /// A verification decided an hour ago but for the time of the last move; then everything of the class is due.
 async fn due_after_one_more_second(test: &TestApp, class: RetentionClass) -> String {
     let (_, id) = decided(test).await;
-    test.advance(HOUR - Duration::from_secs(1));
+    test.advance(HOUR.saturating_sub(Duration::from_secs(1)));
     assert_eq!(retain(test, class).await.unwrap().destroyed, 0, "its time is not over");
     test.advance(Duration::from_secs(1));
     id
