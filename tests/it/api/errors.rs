@@ -258,7 +258,7 @@ async fn a_method_that_does_not_fit_is_refused_with_those_that_do() {
     let id = register_plain(&test, "t").await;
     for (url, method, allowed) in [
         (test.internal("/verifications"), Method::PUT, vec!["GET", "POST"]),
-        (test.internal(&format!("/verifications/{id}")), Method::POST, vec!["GET", "DELETE"]),
+        (test.internal(&format!("/verifications/{id}")), Method::POST, vec!["DELETE", "GET"]),
         (test.internal(&format!("/verifications/{id}/raw")), Method::POST, vec!["GET"]),
         (test.internal(&format!("/verifications/{id}/collect")), Method::GET, vec!["POST"]),
         (test.internal("/rechecks"), Method::PUT, vec!["GET", "POST"]),
