@@ -9,6 +9,7 @@ use checkback::clock::Clock;
 use checkback::domain::schedule::after_probe;
 use checkback::domain::{Flow, Outcome, ProviderError, TokenHash};
 use checkback::entropy::Entropy;
+use checkback::evidence::{EvidenceStore, Location, Recipients, StoreSettings};
 use checkback::jobs::{InFlight, LEASE, MOST_IN_FLIGHT, POLL, RECOVERY, RENEWAL, Turns, steps};
 use checkback::lifecycle::Tasks;
 use checkback::provider::alibaba::credentials::Credentials;
@@ -161,6 +162,7 @@ impl Replica {
             starting: Starting::default(),
             pacing: Pacing::default(),
             providers: Rotating::new(Arc::new(client)),
+            downloader: None,
         };
         let mut options = world.database.options();
         if let Some(path) = world.planted.and_then(|planted| planted.search_path(replica)) {
@@ -169,7 +171,12 @@ impl Replica {
         let store = Store::new(options, 2);
         store.add_accounts(&[ACCOUNT.to_owned()]).await.unwrap();
         let tasks = Tasks::new();
-        let service = Service::new(store, clock.clone(), entropy, vec![account], &tasks);
+        let evidence = EvidenceStore::new(StoreSettings {
+            location: Location::Folder("/nowhere".into()),
+            recipients: Recipients::default(),
+            identities: None,
+        });
+        let service = Service::new(store, evidence, clock.clone(), entropy, vec![account], &tasks);
         let account = Arc::clone(&service.accounts[ACCOUNT]);
         let process = Process { service, account, clock, tasks };
         Self { process: Some(process), epoch: old.epoch, clock_off: old.clock_off, ..Self::absent() }
