@@ -89,7 +89,7 @@ impl Reloads {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! CheckVerifyLog: how far the person came. Its parameters travel in a form body, its answer holds a status and a code;
+//! `CheckVerifyLog`: how far the person came. Its parameters travel in a form body, its answer holds a status and a code;
 //! the log of pages beside them is not read.
 
 use serde_json::{Map, Value};

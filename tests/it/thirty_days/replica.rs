@@ -171,20 +171,16 @@ impl Replica {
         let store = Store::new(options, 2);
         store.add_accounts(&[ACCOUNT.to_owned()]).await.unwrap();
         let tasks = Tasks::new();
-        let service = Service::new(store, no_evidence(), clock.clone(), entropy, vec![account], &tasks);
+        let evidence = EvidenceStore::new(StoreSettings {
+            location: Location::Folder("/nowhere".into()),
+            recipients: Recipients::default(),
+            identities: None,
+        });
+        let service = Service::new(store, evidence, clock.clone(), entropy, vec![account], &tasks);
         let account = Arc::clone(&service.accounts[ACCOUNT]);
         let process = Process { service, account, clock, tasks };
         Self { process: Some(process), epoch: old.epoch, clock_off: old.clock_off, ..Self::absent() }
     }
-}
-
-/// Nothing is asked for that would be stored here.
-fn no_evidence() -> EvidenceStore {
-    EvidenceStore::new(StoreSettings {
-        location: Location::Folder("unused".into()),
-        recipients: Recipients::default(),
-        identities: None,
-    })
 }
 
 impl World {

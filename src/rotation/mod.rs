@@ -4,16 +4,19 @@
 //! calls under way end with the old one. What cannot be read or used leaves everything as it was, and is logged once.
 //! Nothing but secrets is taken up: other settings need a restart.
 
+mod providers;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::app::{Providers, callback_token};
 use crate::config::{Environment, Loaded};
 use crate::domain::Trouble;
 use crate::lifecycle::Reloads;
 use crate::service::Service;
+
+pub use providers::{Providers, callback_token};
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(10);
