@@ -3,11 +3,12 @@ use futures_util::TryStreamExt;
 use futures_util::stream;
 
 use super::*;
+use crate::domain::schedule::Lane;
 use crate::domain::{BadImage, FoundImage};
 use crate::evidence::{Location, Recipients, StoreSettings};
 use crate::provider::{Answer, CheckRequest, Provider};
-use crate::service::account::Starting;
-use crate::store::Standing;
+use crate::service::account::{Pacing, Rotating, Starting};
+use crate::store::{Pace, Standing};
 
 struct Nobody;
 
@@ -24,9 +25,10 @@ fn account() -> Account {
         result_retention: Duration::from_hours(30 * 24),
         video_retention: Duration::from_mins(30),
         give_up_after: Duration::from_hours(24),
-        callback_token: None,
+        callback_token: Rotating::new(None),
         starting: Starting::default(),
-        provider: Arc::new(Nobody),
+        pacing: Pacing::default(),
+        providers: Rotating::new(Arc::new(Nobody)),
         downloader: None,
     }
 }
@@ -39,6 +41,8 @@ fn job(hinted: bool, expect_video: bool) -> LeasedJob {
     LeasedJob {
         id: VerificationId(Uuid::from_u128(1)),
         token: Uuid::from_u128(2),
+        lane: Lane::Fresh,
+        pace: Pace::Urgent,
         transaction_id: "t".into(),
         merchant_biz_id: "b".into(),
         product: None,

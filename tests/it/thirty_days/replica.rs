@@ -9,6 +9,7 @@ use checkback::clock::Clock;
 use checkback::domain::schedule::after_probe;
 use checkback::domain::{Flow, Outcome, ProviderError, TokenHash};
 use checkback::entropy::Entropy;
+use checkback::evidence::{EvidenceStore, Location, Recipients, StoreSettings};
 use checkback::jobs::{InFlight, LEASE, MOST_IN_FLIGHT, POLL, RECOVERY, RENEWAL, Turns, steps};
 use checkback::lifecycle::Tasks;
 use checkback::provider::alibaba::credentials::Credentials;
@@ -28,6 +29,7 @@ use super::invariants::Violation;
 use super::planted::Planted;
 use super::queue::{DAY, HOUR, MILLISECOND, Moment, SECOND};
 use super::world::{ACCOUNT, ACCOUNT_TOKEN, Event, World};
+use crate::support::scratch;
 
 /// A call takes at most so many further slots that missed its own.
 const SPARE_SLOTS: u32 = 4;
@@ -161,6 +163,7 @@ impl Replica {
             starting: Starting::default(),
             pacing: Pacing::default(),
             providers: Rotating::new(Arc::new(client)),
+            downloader: None,
         };
         let mut options = world.database.options();
         if let Some(path) = world.planted.and_then(|planted| planted.search_path(replica)) {
@@ -169,7 +172,13 @@ impl Replica {
         let store = Store::new(options, 2);
         store.add_accounts(&[ACCOUNT.to_owned()]).await.unwrap();
         let tasks = Tasks::new();
-        let service = Service::new(store, clock.clone(), entropy, vec![account], &tasks);
+        // Nothing is ever written there: no images are asked for, and nobody has a video.
+        let evidence = EvidenceStore::new(StoreSettings {
+            location: Location::Folder(scratch::folder().join("no-evidence")),
+            recipients: Recipients::default(),
+            identities: None,
+        });
+        let service = Service::new(store, evidence, clock.clone(), entropy, vec![account], &tasks);
         let account = Arc::clone(&service.accounts[ACCOUNT]);
         let process = Process { service, account, clock, tasks };
         Self { process: Some(process), epoch: old.epoch, clock_off: old.clock_off, ..Self::absent() }
