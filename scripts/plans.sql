@@ -6,28 +6,55 @@
 \echo == lease_due: candidates
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
 SELECT c.verification_id
-    FROM unnest(ARRAY[0,1,2,3]::smallint[]) AS lanes (lane)
-CROSS JOIN LATERAL (SELECT j.verification_id, j.lane, j.due_at
+    FROM (VALUES
+        (0::smallint, now() - interval '30 minutes', TIMESTAMPTZ '9999-12-31 00:00:00+00'),
+        (1::smallint, TIMESTAMPTZ 'epoch', now()),
+        (2::smallint, TIMESTAMPTZ 'epoch', TIMESTAMPTZ '9999-12-31 00:00:00+00'),
+        (3::smallint, TIMESTAMPTZ 'epoch', now())) AS lanes (lane, after, until)
+CROSS JOIN LATERAL (SELECT j.verification_id, j.lane, CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END AS place
     FROM collect_jobs j
-    WHERE j.account = 'alibaba-hk'
+    WHERE j.account = 'alibaba-sg'
     AND j.lane=lanes.lane
     AND j.lease_token IS NULL
     AND j.due_at <= now()
-    ORDER BY j.due_at
+    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END > lanes.after
+    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= lanes.until
+    ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
     LIMIT 11) c
-    ORDER BY c.lane, c.due_at
+    ORDER BY c.lane, c.place
     LIMIT 11;
 \echo == next_due
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
 SELECT min(c.due_at)
-    FROM unnest(ARRAY[0,1,2,3]::smallint[]) AS lanes (lane)
-CROSS JOIN LATERAL (SELECT j.due_at
+    FROM (SELECT (SELECT j.due_at
     FROM collect_jobs j
-    WHERE j.account = 'alibaba-hk'
-    AND j.lane=lanes.lane
+    WHERE j.account = 'alibaba-sg'
+    AND j.lane IN (0, 2)
     AND j.lease_token IS NULL
     ORDER BY j.due_at
-    LIMIT 1) c;
+    LIMIT 1) AS due_at
+    UNION ALL
+    SELECT (SELECT j.due_at
+    FROM collect_jobs j
+    WHERE j.account = 'alibaba-sg'
+    AND j.lane=lanes.lane
+    AND j.lease_token IS NULL
+    ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
+    LIMIT 1)
+    FROM unnest(ARRAY[1, 3]::smallint[]) AS lanes (lane)) c;
+\echo == sort_lanes: what is in the wrong lane
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT w.verification_id
+    FROM (VALUES (0::smallint, now() - interval '30 minutes'), (1::smallint, now() - interval '1 minute'))
+        AS lanes (lane, until)
+CROSS JOIN LATERAL (SELECT j.verification_id
+    FROM collect_jobs j
+    WHERE j.account = 'alibaba-sg'
+    AND j.lane=lanes.lane
+    AND j.lease_token IS NULL
+    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= lanes.until
+    ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
+    LIMIT 500) w;
 \echo == list: newest
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
 SELECT c.verification_id
@@ -67,6 +94,21 @@ SELECT j.verification_id
     FROM hints h
     WHERE h.verification_id=j.verification_id))
     ORDER BY j.verification_id DESC
+    LIMIT 51;
+\echo == list: at risk
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT j.verification_id, coalesce(j.hinted_at, v.registered_at + interval '24 h') + interval '30 min' AS deadline
+    FROM unnest(ARRAY['alibaba-sg', 'alibaba-hk']) AS w (account)
+    JOIN collect_jobs j ON j.account = w.account
+    CROSS JOIN LATERAL (SELECT registered_at, expect_video
+    FROM verifications
+    WHERE verifications.verification_id = j.verification_id
+    LIMIT 1) v
+    WHERE NOT j.recheck
+    AND CASE WHEN j.hinted_at IS NULL THEN j.verification_id < (lpad(to_hex((extract(epoch FROM now()
+        - interval '24 h 15 min') * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid ELSE j.hinted_at <= now() - interval '15 min' END
+    AND v.expect_video
+    ORDER BY 2, 1
     LIMIT 51;
 \echo == list: by transaction, list: by merchant biz id
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)

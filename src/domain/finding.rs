@@ -83,7 +83,7 @@ impl fmt::Display for Flow {
                 }
                 f.write_str(".")
             }
-            Self::Finished => f.write_str("The provider's log says that the flow was finished, yet it has no result."),
+            Self::Finished => f.write_str("The provider's log says that it was finished."),
         }
     }
 }

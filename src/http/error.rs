@@ -19,7 +19,7 @@ use crate::store::StoreError;
 const RETRY_AFTER: u32 = 5;
 
 /// All codes, each with its status.
-pub const CODES: [(&str, u16); 36] = [
+pub const CODES: [(&str, u16); 37] = [
     ("unauthorized", 401),
     ("scope_missing", 403),
     ("body_malformed", 400),
@@ -35,6 +35,7 @@ pub const CODES: [(&str, u16); 36] = [
     ("evidence_not_found", 404),
     ("evidence_sealed", 409),
     ("evidence_unavailable", 503),
+    ("recheck_not_found", 404),
     ("transaction_conflict", 409),
     ("already_final", 409),
     ("account_unknown", 404),
@@ -221,6 +222,15 @@ impl Problem {
              the request again later.",
         );
         Self { retry_after: Some(RETRY_AFTER), ..problem }
+    }
+
+    pub fn recheck_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "recheck_not_found",
+            "There is no such recheck",
+            "No recheck has this id. Use the `id` that POST /rechecks returned.",
+        )
     }
 
     pub fn transaction_conflict(id: impl std::fmt::Display, members: &[&str]) -> Self {

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::captures::Captures;
 use super::in_flight::InFlight;
 use super::steps;
-use crate::domain::{FinalStatus, Flow, Outcome, ProviderError};
+use crate::domain::FinalStatus;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::Account;
@@ -77,18 +77,17 @@ impl Checks {
             return;
         }
         let asked_at = Instant::now();
-        let result = tokio::select! {
+        let mut result = tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             result = steps::ask(account, &job) => result,
         };
         let took = asked_at.elapsed();
-        let explained = tokio::select! {
+        let flow = tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
-            explained = self.explained(account, &job, result) => explained,
+            flow = steps::explain(&self.service, account, &job, &result) => flow,
         };
-        let (mut result, flow) = explained;
         let found = steps::take_evidence(&mut result);
         match steps::judge(&self.service, account, &job, result, took, flow.as_ref()).await {
             Decision::Final(check) => {
@@ -107,23 +106,6 @@ impl Checks {
             }
         }
         self.in_flight.remove(job.id, job.token);
-    }
-
-    /// The answer with how far the person came, where that is known. Should the provider's log say that the flow was
-    /// finished, the answer is the one to another call.
-    async fn explained(
-        &self,
-        account: &Account,
-        job: &LeasedJob,
-        result: Result<Outcome, ProviderError>,
-    ) -> (Result<Outcome, ProviderError>, Option<Flow>) {
-        let flow = steps::explain(&self.service, account, job, &result).await;
-        if flow != Some(Flow::Finished) {
-            return (result, flow);
-        }
-        let again = steps::ask_again(&self.service, account, job).await;
-        let is_same = matches!(again, Ok(Outcome::Running(_)));
-        (again, flow.filter(|_| is_same))
     }
 
     /// Leases and ends what is over for one account; true when there may be more.

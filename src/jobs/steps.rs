@@ -205,12 +205,6 @@ pub async fn explain_now(service: &Service, account: &Account, job: &LeasedJob) 
     }
 }
 
-/// Asks for the result once more, in a slot of its own: the provider says that the flow was finished.
-pub async fn ask_again(service: &Service, account: &Account, job: &LeasedJob) -> Result<Outcome, ProviderError> {
-    service.wait_for_another_slot(account).await;
-    ask(account, job).await
-}
-
 /// What an answer brought besides the verdict, taken out of it before it is judged.
 pub fn take_evidence(result: &mut Result<Outcome, ProviderError>) -> FoundEvidence {
     match result {

@@ -15,6 +15,10 @@ use crate::store::{CheckedFinal, CheckedOpen, LeasedJob};
 /// The provider's word for "the person is done, the result is not": the flow is not void, however long it takes.
 const PENDING: &str = "P";
 
+/// Faults of a verification that the provider's log says is finished while there is no result. More than faults alone
+/// come to.
+const CONTRADICTED: u32 = 1_000_000;
+
 /// A quarter of what is left grows ever shorter; this ends it.
 const SHORTEST_VIDEO_WAIT: Duration = Duration::from_secs(2);
 
@@ -145,6 +149,10 @@ pub fn decide(
             ..without_result(job, finding.status, finding.reason, checked.at)
         }),
         Ok(Outcome::Running(code)) => {
+            // What is finished has a result in a moment: it is asked for once more, at once.
+            if checked.flow == Some(&Flow::Finished) && job.faults < CONTRADICTED {
+                return open(Some(Lane::Retry), checked.at, job.running + 1, CONTRADICTED, code);
+            }
             if let Some(mut reason) = ends_unfinished(account, job, &code, deadlines, checked.at) {
                 if let Some(flow) = checked.flow {
                     reason = format!("{reason} {flow}");
@@ -231,7 +239,7 @@ fn ends_unfinished(
 }
 
 /// Whether this answer ends a verification that nobody completed: what the provider knows of the flow is then worth a
-/// call.
+/// call. Not a second one.
 pub fn gives_up(
     account: &Account,
     job: &LeasedJob,
@@ -240,7 +248,7 @@ pub fn gives_up(
 ) -> bool {
     let Ok(Outcome::Running(code)) = result else { return false };
     let deadlines = account.deadlines(job.registered_at, job.hinted_at);
-    !job.recheck && ends_unfinished(account, job, code, deadlines, now).is_some()
+    !job.recheck && job.faults < CONTRADICTED && ends_unfinished(account, job, code, deadlines, now).is_some()
 }
 
 /// The history's row of a check: codes and times, nothing out of the answer.

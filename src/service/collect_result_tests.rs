@@ -136,6 +136,13 @@ fn a_flow_that_is_given_up_tells_how_far_the_person_came() {
         (&detail["flow"], &detail["interrupted_at"]),
         (&json!("interrupted"), &json!({"page": "FACE", "code": "1003"}))
     );
+    // What should be finished is asked about once more, and then that is said no more.
+    let checked = Checked { flow: Some(&Flow::Finished), ..checked };
+    let open = expect_open(decide(&account(), &job(false), Ok(not_completed()), checked));
+    assert_eq!((open.lane, open.due_at), (Some(Lane::Retry), at));
+    let again = LeasedJob { faults: open.faults, ..job(false) };
+    assert!(!gives_up(&account(), &again, &Ok(not_completed()), at));
+    assert_eq!(expect_final(after(&again, Ok(not_completed()), 24)).status, FinalStatus::Void);
     let given_up = |job: &LeasedJob, result: &_| gives_up(&account(), job, result, at);
     assert!(given_up(&job(false), &Ok(not_completed())));
     assert!(!given_up(&job(false), &Ok(Outcome::Running("P".into()))) && !given_up(&job(false), &Err(unavailable())));

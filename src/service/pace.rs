@@ -141,14 +141,6 @@ impl Service {
         }
     }
 
-    /// Waits for a slot that no job was leased with.
-    pub async fn wait_for_another_slot(&self, account: &Account) {
-        let now = Instant::now();
-        // One that is over already: another is taken.
-        let missed = Slot::new(now, now, -LATEST.as_secs_f64() * 2.0, Pace::Urgent);
-        self.wait_for_slot(account, missed).await;
-    }
-
     /// Takes a slot for a call that can as well be left out; `None` where there is none soon.
     pub async fn take_idle_slot(&self, account: &Account) -> Option<Slot> {
         let until = Instant::now() + WHILE_IDLE;

@@ -97,11 +97,10 @@ impl Service {
         let load = self.store.poll_load(&account.name, account.rate(), now).await?;
         let plan = plan(&load.waiting, account.qps, load.rate, watch.others(&load, now));
         account.pacing.set_poll_interval(plan.interval.min(account.give_up_after));
-        let gauge =
-            |name: &'static str, value: f64| metrics::gauge!(name, "account" => account.name.clone()).set(value);
-        gauge("checkback_polls_wanted_per_second", plan.wanted);
-        gauge("checkback_polls_free_per_second", plan.free);
-        gauge("checkback_poll_interval_seconds", plan.interval.as_secs_f64());
+        let name = || account.name.clone();
+        metrics::gauge!("checkback_polls_wanted_per_second", "account" => name()).set(plan.wanted);
+        metrics::gauge!("checkback_polls_free_per_second", "account" => name()).set(plan.free);
+        metrics::gauge!("checkback_poll_interval_seconds", "account" => name()).set(plan.interval.as_secs_f64());
         watch.report(account, &plan, now);
         Ok(plan)
     }

@@ -229,9 +229,9 @@ async fn an_urgent_call_is_sent_at_once_however_much_else_is_due() {
     for qps in [3, 10, 22] {
         budget.renew().await;
         let (mut slots, mut waits) = (Vec::new(), Vec::new());
-        for step in 0..700 {
+        for step in 0..1300 {
             // Fresh ones now and then, at all phases of the others' spacing.
-            if step % 171 == 170 {
+            if step % 401 == 400 {
                 sqlx::query("UPDATE collect_jobs SET lane = 1 WHERE verification_id = (SELECT min(verification_id::text)::uuid FROM collect_jobs WHERE lane = 2)")
                     .execute(&budget.pool)
                     .await

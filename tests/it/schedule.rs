@@ -607,7 +607,10 @@ async fn under_a_short_budget_videos_go_first_then_callbacks_then_polls() {
     // A call that misses its slot is sent a little later, so neighbours may change places.
     let slip = 3;
     assert!(place('v', true) < place('f', false) + slip, "{order:?}");
-    assert!(place('f', true) < place('p', false) + slip, "{order:?}");
+    // One call in ten is the turn of those that have been due for over a minute.
+    let turns = order.iter().take(place('f', true)).filter(|kind| **kind == 'p').count();
+    assert!(turns <= slip, "{order:?}");
+    assert!(place('f', true) < place('p', true), "{order:?}");
 }
 
 #[tokio::test]
@@ -623,12 +626,12 @@ async fn a_flow_that_is_given_up_says_how_far_the_person_came() {
         (&broken, &broken_id, "The flow was interrupted at the page FACE (code 1006)."),
     ] {
         let pool = test.database.pool().await;
-        sqlx::query("UPDATE collect_jobs SET due_at = 'infinity' WHERE verification_id <> $1::text::uuid")
+        sqlx::query("UPDATE collect_jobs SET due_at = '2100-01-01' WHERE verification_id <> $1::text::uuid")
             .bind(id)
             .execute(&pool)
             .await
             .unwrap();
-        sqlx::query("UPDATE collect_jobs SET due_at = 'epoch' WHERE verification_id = $1::text::uuid")
+        sqlx::query("UPDATE collect_jobs SET due_at = '2000-01-01' WHERE verification_id = $1::text::uuid")
             .bind(id)
             .execute(&pool)
             .await
@@ -690,38 +693,32 @@ async fn while_the_provider_is_down_single_probes_are_sent_and_everything_goes_o
     .await;
     let shown = failing().await;
     assert_eq!((&shown["reason"], &shown["code"]), (&json!("unreachable"), &json!("InternalError")));
+    let store = test.app.as_ref().unwrap().service.store.clone();
+    let probe_at = async || store.account_health().await.unwrap()[0].probe_at.unwrap();
+    test.advance_to(test.clock.now()).await;
     // What is due waits, however much it is, and its own waits do not grow.
     let before = test.provider_calls("CheckResult");
     let (transaction, late) = test.begin(CreateTransaction::default(), with_token()).await;
     test.simulator.complete(&transaction, Complete { callbacks: Some(0), ..Complete::default() }).await.unwrap();
     test.callback(&transaction, Some(TOKEN)).await;
     for probe in 1..=4 {
-        test.until("another probe", async || {
-            test.advance(SECOND);
-            (test.provider_calls("CheckResult") >= before + probe).then_some(())
-        })
-        .await;
-        test.until("its answer", async || {
-            let leased: i64 = sqlx::query_scalar("SELECT count(*) FROM collect_jobs WHERE lease_token IS NOT NULL")
-                .fetch_one(&test.database.pool().await)
-                .await
-                .unwrap();
-            (leased == 0).then_some(())
-        })
-        .await;
+        test.advance_to(probe_at().await).await;
+        test.until("another probe", async || (test.provider_calls("CheckResult") >= before + probe).then_some(()))
+            .await;
     }
+    test.advance_to(test.clock.now()).await;
     assert_eq!(test.provider_calls("CheckResult"), before + 4);
     assert_eq!(failing().await["reason"], "unreachable");
     test.simulator.clear_faults();
     let mended = test.clock.now();
-    test.advance(Duration::from_mins(1));
+    test.advance_to(probe_at().await).await;
+    test.until("the account is well", async || (failing().await["status"] == "ok").then_some(())).await;
     for id in ids.iter().chain([&late]) {
-        test.until("a verdict", async || {
-            test.advance(SECOND);
-            (test.verification(id).await["final"] == true).then_some(())
-        })
-        .await;
+        let body = test.verification(id).await;
+        if body["final"] == false {
+            test.advance_to(due(&body)).await;
+        }
+        assert_eq!(test.final_verification(id).await["status"], "passed");
     }
-    assert_eq!(failing().await["status"], "ok");
-    assert!(test.clock.now() - mended < minutes(10), "{}", test.clock.now() - mended);
+    assert!(test.clock.now() - mended < minutes(3), "{}", test.clock.now() - mended);
 }

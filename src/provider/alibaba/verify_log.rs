@@ -63,10 +63,7 @@ mod tests {
             ),
             (json!({"verifyStatus": 1, "verifyErrorCode": 9999}), "interrupted: The flow was interrupted (code 9999)."),
             (json!({"VerifyStatus": "1", "InterruptPageEn": ""}), "interrupted: The flow was interrupted."),
-            (
-                json!({"VerifyStatus": 0}),
-                "finished: The provider's log says that the flow was finished, yet it has no result.",
-            ),
+            (json!({"VerifyStatus": 0}), "finished: The provider's log says that it was finished."),
         ] {
             assert_eq!(said(result.clone()).as_deref(), Some(expected), "{result}");
         }

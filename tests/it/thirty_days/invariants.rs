@@ -114,7 +114,7 @@ impl World {
     pub async fn check(&mut self, ids: &[VerificationId]) -> Result<(), Box<Violation>> {
         let stored = self.stored(ids).await;
         if stored.len() < ids.iter().collect::<std::collections::BTreeSet<_>>().len() {
-            return Err(self.violation("nothing acknowledged is lost", "a registration is gone"));
+            return self.broken("nothing acknowledged is lost", "a registration is gone");
         }
         for row in stored {
             self.check_one(&row)?;
@@ -125,26 +125,26 @@ impl World {
     fn check_one(&mut self, row: &Stored) -> Result<(), Box<Violation>> {
         let Some(&n) = self.by_id.get(&row.id) else { return Ok(()) };
         if row.verdicts > 1 || row.revision.is_some_and(|revision| revision != 1) {
-            return Err(self.violation("one verdict", format!("{n} has {} verdicts", row.verdicts)));
+            return self.broken("one verdict", format!("{n} has {} verdicts", row.verdicts));
         }
         if row.is_open == (row.verdicts > 0) {
-            return Err(self.violation(
+            return self.broken(
                 "open or final",
                 format!(
                     "{n} has {} verdicts and its job is {}",
                     row.verdicts,
                     if row.is_open { "there" } else { "gone" }
                 ),
-            ));
+            );
         }
         if row.verdicts_in_history != row.verdicts || row.checks.map_or(0, i64::from) != row.checks_in_history {
-            return Err(self.violation(
+            return self.broken(
                 "history",
                 format!(
                     "{n} has {} verdicts and {} of them in its history, {:?} checks and {} in its history",
                     row.verdicts, row.verdicts_in_history, row.checks, row.checks_in_history
                 ),
-            ));
+            );
         }
         let known = &self.people[n];
         let kept = row.hints + row.callbacks_in_history;
@@ -152,11 +152,11 @@ impl World {
         let acknowledged = i64::from((known.acknowledged + u32::from(known.acknowledged_early > 0)).min(10));
         if kept < acknowledged {
             let detail = format!("{n} had {acknowledged} callbacks acknowledged, {kept} are there");
-            return Err(self.violation("nothing acknowledged is lost", detail));
+            return self.broken("nothing acknowledged is lost", detail);
         }
         let (Some(status), Some(decided_at)) = (&row.status, row.decided_at) else {
             return if known.verdict.is_some() {
-                Err(self.violation("a verdict stays", format!("{n} had a verdict and has none")))
+                self.broken("a verdict stays", format!("{n} had a verdict and has none"))
             } else {
                 Ok(())
             };
@@ -164,20 +164,20 @@ impl World {
         let decided_at = Moment::of(decided_at);
         if let Some(before) = &known.verdict {
             if *before != (decided_at, status.clone()) {
-                return Err(self.violation("a verdict stays", format!("{n} was {before:?} and is {status} now")));
+                return self.broken("a verdict stays", format!("{n} was {before:?} and is {status} now"));
             }
             return Ok(());
         }
         let truth = if self.plan.people[n].passes { "passed" } else { "failed" };
         let is_result = matches!(status.as_str(), "passed" | "failed");
         if is_result && (status != truth || known.finished_at.is_none()) {
-            return Err(self.violation("the provider's verdict", format!("{n} is {status} and not {truth}")));
+            return self.broken("the provider's verdict", format!("{n} is {status} and not {truth}"));
         }
         if !is_result && row.reason.as_deref().unwrap_or_default().is_empty() {
-            return Err(self.violation("a written reason", format!("{n} is {status} without a reason")));
+            return self.broken("a written reason", format!("{n} is {status} without a reason"));
         }
         if !is_result && let Some(how) = self.could_be_saved(n) {
-            return Err(self.violation("what could be saved was saved", format!("{n} is {status}: {how}")));
+            return self.broken("what could be saved was saved", format!("{n} is {status}: {how}"));
         }
         let status = status.clone();
         *self.explored.by_status.entry(status.clone()).or_default() += 1;
@@ -220,7 +220,7 @@ impl World {
             let jumped = self.database_jumped.is_some_and(|jumped| at.0 - jumped.0 <= 2 * SECOND);
             if self.recent_calls.len() > qps && !jumped {
                 let detail = format!("{} calls in a second of {qps}", self.recent_calls.len());
-                return Err(self.violation("calls a second", detail));
+                return self.broken("calls a second", detail);
             }
             if let Some(n) = call.transaction_id.as_deref().and_then(|id| self.by_transaction.get(id)).copied() {
                 self.people[n].calls += 1;
@@ -233,7 +233,7 @@ impl World {
         // A request is on its way for some milliseconds.
         if self.now > deadline.plus(off + SECOND) || self.now > self.deadline_of(n).plus(WORST_CLOCK + SECOND) {
             let detail = format!("{n} was asked about {} minutes after it", (self.now.0 - deadline.0) / MINUTE);
-            return Err(self.violation("nothing is asked after its deadline", detail));
+            return self.broken("nothing is asked after its deadline", detail);
         }
         Ok(())
     }
@@ -244,7 +244,7 @@ impl World {
         self.check(&ids).await?;
         for n in 0..self.people.len() {
             if self.people[n].id.is_some() && self.people[n].verdict.is_none() {
-                return Err(self.violation("everything ends", format!("{n} has neither verdict nor reason")));
+                return self.broken("everything ends", format!("{n} has neither verdict nor reason"));
             }
         }
         Ok(())

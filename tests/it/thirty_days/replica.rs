@@ -186,13 +186,12 @@ impl Replica {
 }
 
 impl World {
-    /// Puts the clocks that a replica's step reads.
-    pub async fn put_clocks(&mut self, replica: usize) {
+    /// Puts the clock of a replica to the present. The database's is put where a statement reads it (slots and leases).
+    pub fn put_clock(&self, replica: usize) {
         let replica = &self.replicas[replica];
         if let Some(process) = &replica.process {
             process.clock.set(self.now.plus(replica.clock_off).time());
         }
-        self.put_database_clock().await;
     }
 
     fn later(&mut self, replica: usize, at: Moment, step: Step) {
@@ -225,9 +224,9 @@ impl World {
     }
 
     pub async fn take_step(&mut self, replica: usize, step: Step) -> Result<(), Box<Violation>> {
-        self.put_clocks(replica).await;
+        self.put_clock(replica);
         match step {
-            Step::Loop(Loop::Hints) => self.take_hints(replica).await,
+            Step::Loop(Loop::Hints) => return self.take_hints(replica).await,
             Step::Loop(Loop::Look) => self.look(replica).await,
             Step::Loop(Loop::Flush) => return self.flush(replica).await,
             Step::Loop(Loop::Renew) => self.renew(replica).await,
@@ -246,7 +245,7 @@ impl World {
         Ok(())
     }
 
-    async fn take_hints(&mut self, replica: usize) {
+    async fn take_hints(&mut self, replica: usize) -> Result<(), Box<Violation>> {
         let (service, _) = self.replicas[replica].parts();
         let taken = steps::take_hints(&service).await.unwrap();
         if taken.taken > 0 {
@@ -256,9 +255,17 @@ impl World {
         if steps::is_full(&taken) {
             self.schedule(replica, Loop::Hints, self.now.plus(MILLISECOND));
         }
+        if taken.taken == 0 {
+            return Ok(());
+        }
+        let ids: Vec<_> = self.hinted.iter().map(|(_, id)| *id).collect();
+        let now = self.now;
+        self.hinted.retain(|(at, _)| now.0 - at.0 < 2 * SECOND);
+        self.check(&ids).await
     }
 
     async fn look(&mut self, replica: usize) {
+        self.put_database_clock().await;
         let (service, account) = self.replicas[replica].parts();
         let room = MOST_IN_FLIGHT.saturating_sub(self.replicas[replica].calls);
         if room == 0 {
@@ -363,6 +370,7 @@ impl World {
         let (service, account) = self.replicas[replica].parts();
         if slot.turn(self.instant(self.now)) == Turn::Missed && slots <= SPARE_SLOTS {
             self.explored.missed_slots += 1;
+            self.put_database_clock().await;
             let now = service.clock.now();
             let slot_in = service.store.take_slot(&account.name, account.rate(), slot.pace, now).await.unwrap();
             let answered = self.now.plus(self.statement());
@@ -425,6 +433,7 @@ impl World {
         if steps::may_be_explained(&service, &account, &job, &result).await {
             let now = service.clock.now();
             let next_probe_at = later(now, after_probe(u32::MAX));
+            self.put_database_clock().await;
             let rate = account.rate();
             let taken = service.store.take_call_slot(&account.name, rate, Pace::Bulk, now, next_probe_at).await;
             if let CallSlot::Granted { slot_in, .. } = taken.unwrap() {
@@ -453,16 +462,7 @@ impl World {
         self.note(&format!("r{replica} asks how far {n} came: {flow:?}"));
         self.check_calls(replica, &job)?;
         self.explored.explained += u64::from(flow.is_some());
-        if flow == Some(Flow::Finished) {
-            // It was finished between the two calls: the answer is the one to another.
-            let now = service.clock.now();
-            let slot_in = service.store.take_slot(&account.name, account.rate(), Pace::Urgent, now).await.unwrap();
-            let answered = self.now.plus(self.statement());
-            let slot = Slot::new(self.instant(self.now), self.instant(answered), slot_in, Pace::Urgent);
-            self.send_at_slot(replica, job, slot, answered, 1);
-        } else {
-            self.judge(replica, *job, result, took, flow).await;
-        }
+        self.judge(replica, *job, result, took, flow).await;
         Ok(())
     }
 
@@ -522,7 +522,7 @@ impl World {
         }
         let mut stored = Vec::new();
         if self.planted == Some(Planted::TwoTransactions) {
-            for check in finals.drain(..).collect::<Vec<_>>() {
+            for check in std::mem::take(&mut finals) {
                 if Planted::decide(&mut self.sql, &check).await {
                     stored.push(true);
                     let soon = self.now.plus(3 * MILLISECOND);
@@ -546,7 +546,7 @@ impl World {
             let was_held = held.get(&job.id) == Some(&job.token);
             self.explored.stale_writes += u64::from(!was_held);
             if *stored && !was_held {
-                return Err(self.violation("fencing", format!("r{replica} wrote about {n} without the lease")));
+                return self.broken("fencing", format!("r{replica} wrote about {n} without the lease"));
             }
             self.end(replica, job);
         }
@@ -557,15 +557,16 @@ impl World {
     async fn renew(&mut self, replica: usize) {
         let (service, _) = self.replicas[replica].parts();
         let now = self.instant(self.now);
-        let in_flight = &self.replicas[replica].in_flight;
-        if in_flight.is_empty() {
+        if self.replicas[replica].in_flight.is_empty() {
             return;
         }
-        steps::renew(&service, in_flight, now).await;
+        self.put_database_clock().await;
+        steps::renew(&service, &self.replicas[replica].in_flight, now).await;
         self.schedule(replica, Loop::Renew, self.now.plus(micros(RENEWAL)));
     }
 
     async fn recover(&mut self, replica: usize) {
+        self.put_database_clock().await;
         let (service, _) = self.replicas[replica].parts();
         let accounts = service.store.recover_leases().await.unwrap();
         if !accounts.is_empty() {
@@ -599,6 +600,7 @@ impl World {
         if self.planted == Some(Planted::RetryPastDeadline) {
             return;
         }
+        self.put_database_clock().await;
         let (service, account) = self.replicas[replica].parts();
         let leased_at = self.instant(self.now);
         for job in steps::lease_overdue(&service, &account).await.unwrap() {
@@ -614,7 +616,7 @@ impl World {
     pub async fn tidy(&mut self) {
         for replica in 0..self.replicas.len() {
             if self.replicas[replica].stands() {
-                self.put_clocks(replica).await;
+                self.put_clock(replica);
                 let (service, account) = self.replicas[replica].parts();
                 steps::forget_unmatched(&service).await;
                 let polls = &mut self.replicas[replica].polls;

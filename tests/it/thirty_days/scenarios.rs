@@ -42,9 +42,9 @@ pub struct Saved {
     pub alive_at_return: usize,
     pub alive_when_found: usize,
     /// What earliest deadline first saves, one call after the other at the account's pace from that moment on.
-    pub optimal_videos: usize,
-    pub saved_videos: usize,
-    pub saved_results: usize,
+    pub videos_at_best: usize,
+    pub videos_had: usize,
+    pub results_had: usize,
     /// Calls about videos that could still be had, and how many of them came before one with an earlier deadline.
     pub video_calls: usize,
     pub out_of_order: usize,
@@ -76,10 +76,10 @@ impl Saved {
         let mut deadlines: Vec<Moment> = people.clone().filter_map(|n| video_until(world, n)).collect();
         deadlines.sort_unstable();
         let spacing = 1_101 * MILLISECOND / i64::from(world.plan.qps);
-        let (mut at, mut optimal_videos) = (found, 0);
+        let (mut at, mut videos_at_best) = (found, 0);
         for deadline in deadlines {
             if deadline > at {
-                optimal_videos += 1;
+                videos_at_best += 1;
                 at = at.plus(spacing);
             }
         }
@@ -99,9 +99,9 @@ impl Saved {
             videos: people.clone().filter(|n| video_until(world, *n).is_some()).count(),
             alive_at_return: alive(back),
             alive_when_found: alive(found),
-            optimal_videos,
-            saved_videos: order.len(),
-            saved_results: people.clone().filter(is_result).count(),
+            videos_at_best,
+            videos_had: order.len(),
+            results_had: people.clone().filter(is_result).count(),
             video_calls: order.len(),
             out_of_order,
             found_after: found.0 - back.0,
@@ -116,8 +116,8 @@ impl fmt::Display for Saved {
         writeln!(f, "provider away for 6 h, {} waiting, {} with a video", self.people, self.videos)?;
         writeln!(f, "| | saved | optimum |")?;
         writeln!(f, "|---|---|---|")?;
-        writeln!(f, "| results | {} | {} |", self.saved_results, self.people)?;
-        writeln!(f, "| videos | {} | {} |", self.saved_videos, self.optimal_videos)?;
+        writeln!(f, "| results | {} | {} |", self.results_had, self.people)?;
+        writeln!(f, "| videos | {} | {} |", self.videos_had, self.videos_at_best)?;
         writeln!(
             f,
             "videos left at the return: {}, when it was found {} s later: {}; the last was asked about {} min after the return",

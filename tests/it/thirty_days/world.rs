@@ -130,6 +130,8 @@ pub struct World {
     /// Where virtual time is in the time of the runtime, for what is measured in instants.
     base: Instant,
     pub explored: Explored,
+    /// Who had a callback accepted just now.
+    pub hinted: Vec<(Moment, VerificationId)>,
     /// Registrations and callbacks that are still to come.
     to_come: usize,
     /// People whose check is final.
@@ -186,6 +188,7 @@ impl World {
             starts: 0,
             base: Instant::now(),
             explored: Explored::default(),
+            hinted: Vec::new(),
             to_come: 0,
             settled: 0,
             shown: VecDeque::new(),
@@ -325,14 +328,15 @@ impl World {
         self.shown.push_back(line);
     }
 
-    pub fn violation(&self, invariant: &'static str, detail: impl Into<String>) -> Box<Violation> {
-        Box::new(Violation {
+    /// Ends the run: `invariant` does not hold.
+    pub fn broken(&self, invariant: &'static str, detail: impl Into<String>) -> Result<(), Box<Violation>> {
+        Err(Box::new(Violation {
             invariant,
             detail: detail.into(),
             at: self.now,
             seed: self.plan.seed,
             events: self.shown.iter().cloned().collect(),
-        })
+        }))
     }
 
     /// Puts the database's clock to the present, before a statement that reads it.
@@ -387,7 +391,7 @@ impl World {
             return Ok(());
         };
         let person = self.plan.people[n].clone();
-        self.put_clocks(replica).await;
+        self.put_clock(replica);
         let given = Registration {
             transaction_id: self.people[n].transaction.clone(),
             merchant_biz_id: None,
@@ -402,7 +406,7 @@ impl World {
         let (id, hinted) = match registered {
             Registered::New { id, hinted } => (id, hinted),
             Registered::Same(id) => (id, false),
-            Registered::Conflict { .. } => return Err(self.violation("registration", format!("{n} conflicts"))),
+            Registered::Conflict { .. } => return self.broken("registration", format!("{n} conflicts")),
         };
         self.note(&format!("r{replica} registers {n}"));
         let first_poll = self.now.plus((5 * MINUTE).min(self.plan.give_up_after));
@@ -429,7 +433,7 @@ impl World {
             self.note(&format!("a callback of {n} reaches nobody"));
             return Ok(());
         };
-        self.put_clocks(replica).await;
+        self.put_clock(replica);
         let token = if forged { "forged".to_owned() } else { self.token(n) };
         let account_token = if token == ACCOUNT_TOKEN { AccountToken::Right } else { AccountToken::Wrong };
         let (service, account) = self.replicas[replica].parts();
@@ -447,11 +451,12 @@ impl World {
         self.note(&format!("r{replica} hears a callback of {n}: {arrived:?}"));
         if forged {
             if !matches!(arrived, Arrived::TokenMismatch | Arrived::Unknown) {
-                return Err(self.violation("tokens", format!("a forged callback of {n} was {arrived:?}")));
+                return self.broken("tokens", format!("a forged callback of {n} was {arrived:?}"));
             }
             return Ok(());
         }
         if arrived == Arrived::Accepted {
+            self.hinted.extend(self.people[n].id.map(|id| (self.now, id)));
             self.wake(replica, Loop::Hints, 0);
         }
         if self.plan.kill_chance > 0.0 && self.random.random_bool(0.01) {
@@ -469,7 +474,7 @@ impl World {
             // Before its registration nothing is known of a verification's own token.
             Arrived::Unknown if known.id.is_none() => return Ok(()),
             Arrived::Unknown | Arrived::TokenMismatch => {
-                return Err(self.violation("tokens", format!("a callback of {n} was {arrived:?}")));
+                return self.broken("tokens", format!("a callback of {n} was {arrived:?}"));
             }
         }
         if known.first_acknowledged.is_none() {
@@ -516,7 +521,7 @@ impl World {
             Happening::Kill { replica, down } => self.kill(replica, down).await,
             Happening::Stop { replica, down } => {
                 if self.replicas[replica].stands() {
-                    self.put_clocks(replica).await;
+                    self.put_clock(replica);
                     let (service, _) = self.replicas[replica].parts();
                     let left = self.replicas[replica].in_flight.left();
                     if !left.is_empty() {
