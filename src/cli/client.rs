@@ -81,6 +81,10 @@ impl Client {
         self.ask(Method::POST, path, &[], Some(body)).await
     }
 
+    pub async fn delete(&self, path: &[&str], body: &Value) -> Result<Answer, Failure> {
+        self.ask(Method::DELETE, path, &[], Some(body)).await
+    }
+
     async fn ask(
         &self,
         method: Method,

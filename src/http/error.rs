@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
+pub use super::field_error::FieldError;
 use crate::service::accept_callback::NotAccepted;
 use crate::service::batch::Turned;
 use crate::store::StoreError;
@@ -58,19 +59,6 @@ pub const CODES: [(&str, u16); 37] = [
     ("stopping", 503),
     ("internal", 500),
 ];
-
-/// One wrong member of a body or a query.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldError {
-    pub field: Cow<'static, str>,
-    pub message: Cow<'static, str>,
-}
-
-impl FieldError {
-    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
 
 /// An answer that refuses.
 #[derive(Debug)]

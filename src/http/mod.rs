@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod callbacks;
 mod error;
+mod field_error;
 mod health;
 mod metrics;
 mod rechecks;

@@ -170,7 +170,7 @@ impl Service {
     /// The account of what was registered from `since` until before `until`.
     pub async fn reconcile(&self, since: DateTime<Utc>, until: DateTime<Utc>) -> Result<Reconciliation, StoreError> {
         let most = i32::try_from(MOST_IDS).unwrap_or(i32::MAX);
-        let sums = self.store.reconcile(since, until, None, most).await?;
+        let sums = self.store.reconcile(since, until, most).await?;
         let mut reconciliation = Reconciliation::default();
         for sum in &sums {
             let account = self.accounts.get(&sum.account);

@@ -1,6 +1,6 @@
-//! Open verifications whose video or result the provider deletes soon.
+//! Verifications whose video or result is not here yet and which the provider deletes soon.
 //!
-//! Only open work is looked at. Of each job it is known from its own row (from its id where nothing was heard of it yet,
+//! Only open work is looked at: jobs, and videos that are still to be captured. Of each job it is known from its own row (from its id where nothing was heard of it yet,
 //! because ids are in the order of registration) whether it can be at risk, so only those few are looked up.
 
 use std::time::Duration;
@@ -106,14 +106,33 @@ impl Store {
         let columns = Columns::of(windows, now);
         let rows = sqlx::query!(
             r#"-- list: at risk
+            WITH w AS MATERIALIZED (
+                SELECT *
+                FROM unnest($1::text[], $2::text[], $3::double precision[], $4::double precision[], $5::timestamptz[],
+                    $6::uuid[], $7::timestamptz[])
+                    AS w (account, kind, give_up, retention, half_at, half_id, late_at)
+            ), videos AS (
+                -- Of those with a verdict whose video is not captured yet. In two parts, because each has its index.
+                SELECT account, verification_id, deadline
+                FROM evidence
+                WHERE kind = 'video'
+                AND state = 'pending'
+                AND lease_token IS NULL
+                AND deadline > $8
+                UNION ALL
+                SELECT account, verification_id, deadline
+                FROM evidence
+                WHERE kind = 'video'
+                AND state = 'pending'
+                AND lease_token IS NOT NULL
+                AND deadline > $8
+            )
             SELECT r.verification_id AS "verification_id!", r.deadline AS "deadline!"
             FROM (
                 SELECT j.verification_id,
                     coalesce(j.hinted_at, v.registered_at + make_interval(secs => w.give_up))
                         + make_interval(secs => w.retention) AS deadline
-                FROM unnest($1::text[], $2::text[], $3::double precision[], $4::double precision[], $5::timestamptz[],
-                    $6::uuid[], $7::timestamptz[])
-                    AS w (account, kind, give_up, retention, half_at, half_id, late_at)
+                FROM w
                 JOIN collect_jobs j ON j.account = w.account COLLATE "C"
                 CROSS JOIN LATERAL (
                     SELECT registered_at, expect_video
@@ -127,6 +146,12 @@ impl Store {
                     ELSE j.hinted_at <= w.half_at OR (j.lease_token IS NULL AND j.due_at <= w.late_at)
                 END
                 AND (w.kind = 'result' OR v.expect_video)
+                UNION ALL
+                SELECT e.verification_id, e.deadline
+                FROM w
+                JOIN videos e ON e.account = w.account COLLATE "C"
+                WHERE w.kind = 'video'
+                AND e.deadline <= $8 + make_interval(secs => w.retention / 2)
             ) r
             WHERE r.deadline > $8
             AND ($9::timestamptz IS NULL OR (r.deadline, r.verification_id) > ($9, $10))
@@ -168,6 +193,27 @@ impl Store {
         let columns = Columns::of(windows, now);
         let rows = sqlx::query!(
             r#"-- count_at_risk
+            WITH w AS MATERIALIZED (
+                SELECT *
+                FROM unnest($1::text[], $2::text[], $3::double precision[], $4::double precision[], $5::timestamptz[],
+                    $6::uuid[], $7::timestamptz[])
+                    AS w (account, kind, give_up, retention, half_at, half_id, late_at)
+            ), videos AS (
+                -- Of those with a verdict whose video is not captured yet. In two parts, because each has its index.
+                SELECT account, verification_id, deadline
+                FROM evidence
+                WHERE kind = 'video'
+                AND state = 'pending'
+                AND lease_token IS NULL
+                AND deadline > $8
+                UNION ALL
+                SELECT account, verification_id, deadline
+                FROM evidence
+                WHERE kind = 'video'
+                AND state = 'pending'
+                AND lease_token IS NOT NULL
+                AND deadline > $8
+            )
             SELECT r.account AS "account!", r.kind AS "kind!", l.percent AS "percent!", count(*) AS "at_risk!",
                 count(*) FILTER (WHERE c.reached_at <= $8) AS "reached!",
                 -- What was told in the future was told by a clock that has been set back.
@@ -179,9 +225,7 @@ impl Store {
                 SELECT w.account, w.kind, make_interval(secs => w.retention) AS retention,
                     coalesce(j.hinted_at, v.registered_at + make_interval(secs => w.give_up))
                         + make_interval(secs => w.retention) AS deadline
-                FROM unnest($1::text[], $2::text[], $3::double precision[], $4::double precision[], $5::timestamptz[],
-                    $6::uuid[], $7::timestamptz[])
-                    AS w (account, kind, give_up, retention, half_at, half_id, late_at)
+                FROM w
                 JOIN collect_jobs j ON j.account = w.account COLLATE "C"
                 CROSS JOIN LATERAL (
                     SELECT registered_at, expect_video
@@ -195,6 +239,12 @@ impl Store {
                     ELSE j.hinted_at <= w.half_at OR (j.lease_token IS NULL AND j.due_at <= w.late_at)
                 END
                 AND (w.kind = 'result' OR v.expect_video)
+                UNION ALL
+                SELECT w.account, w.kind, make_interval(secs => w.retention), e.deadline
+                FROM w
+                JOIN videos e ON e.account = w.account COLLATE "C"
+                WHERE w.kind = 'video'
+                AND e.deadline <= $8 + make_interval(secs => w.retention / 2)
             ) r
             CROSS JOIN unnest($9::smallint[]) AS l (percent)
             CROSS JOIN LATERAL (

@@ -83,10 +83,19 @@ impl Store {
                 AND ($9::text IS NULL OR position($9 IN reason) > 0)
                 ORDER BY verification_id
                 LIMIT $10
+            ), alive AS MATERIALIZED (
+                -- An erasure holds these rows until it is committed. Of what it erased nothing is asked any more.
+                SELECT verification_id
+                FROM verifications
+                WHERE verification_id = ANY (ARRAY(SELECT verification_id FROM wanted))
+                AND erased_at IS NULL
+                ORDER BY verification_id
+                FOR KEY SHARE
             ), queued AS (
                 INSERT INTO collect_jobs (verification_id, account, lane, due_at, hinted_at, recheck, checks, recheck_id)
                 SELECT verification_id, $2, $11, $12, $12, true, checks, $1
                 FROM wanted
+                JOIN alive USING (verification_id)
                 ORDER BY verification_id
                 ON CONFLICT (verification_id) DO NOTHING
                 RETURNING verification_id

@@ -6,6 +6,7 @@ use sqlx::Executor;
 use uuid::Uuid;
 
 use super::records::first_id_at;
+use super::retention::BACK;
 use super::{Store, StoreError};
 use crate::domain::VerificationId;
 
@@ -95,16 +96,27 @@ pub struct Sum {
 
 impl Store {
     /// Sums up what was registered from `since` until before `until`, with up to `most_ids` ids of each group that
-    /// does not add up. The history of what was registered before `history_since` is no longer whole, so that it is
-    /// compared with nothing.
+    /// does not add up. Where retention has destroyed history, or an erasure open work, calls are not compared.
     pub async fn reconcile(
         &self,
         since: DateTime<Utc>,
         until: DateTime<Utc>,
-        history_since: Option<DateTime<Utc>>,
         most_ids: i32,
     ) -> Result<Vec<Sum>, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        // One snapshot for both statements.
+        transaction.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        let destroyed_until = sqlx::query_scalar!(
+            "-- reconcile: the history that is gone
+            SELECT passed_at
+            FROM retention_cursors
+            WHERE class = 'history'
+            AND passed_at > 'epoch'"
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        // Its place goes back now and then; what was destroyed does not come back with it.
+        let whole_from = destroyed_until.map_or(Uuid::nil(), |until| first_id_at(until + BACK));
         // All four are read in the order of their keys; sorting what comes of that, to form a few groups, would only
         // move it to the disk.
         transaction.execute("SET LOCAL enable_sort = off").await?;
@@ -112,7 +124,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"-- reconcile
             WITH v AS (
-                SELECT verification_id, account, product
+                SELECT verification_id, account, product, erased_at
                 FROM verifications
                 WHERE verification_id >= $1
                 AND verification_id < $2
@@ -169,11 +181,16 @@ impl Store {
                         WHEN verification_id < $4 THEN NULL
                         WHEN h.registered IS NOT TRUE THEN 'no_history'
                         WHEN h.verdicts <> coalesce(d.revisions, 0) THEN 'verdicts_differ'
-                        WHEN h.checks <> coalesce(j.checks, d.checks, 0) THEN 'calls_differ'
+                        WHEN v.erased_at IS NULL AND h.checks <> coalesce(j.checks, d.checks, 0) THEN 'calls_differ'
                     END AS discrepancy,
                     v.account IS NOT NULL AS registered,
                     CASE WHEN verification_id < $4 THEN 0 ELSE coalesce(h.checks, 0) END AS calls_in_history,
-                    CASE WHEN verification_id < $4 THEN 0 ELSE coalesce(j.checks, d.checks, 0) END AS calls_in_rows,
+                    CASE
+                        WHEN verification_id < $4 THEN 0
+                        -- With the open work the count of its checks is gone.
+                        WHEN v.erased_at IS NOT NULL THEN coalesce(h.checks, 0)
+                        ELSE coalesce(j.checks, d.checks, 0)
+                    END AS calls_in_rows,
                     greatest(d.revisions - 1, 0) AS revisions,
                     coalesce(j.recheck, false) AS rechecked
                 FROM v
@@ -195,7 +212,7 @@ impl Store {
             first_id_at(since),
             first_id_at(until),
             most_ids,
-            history_since.map_or(Uuid::nil(), first_id_at),
+            whole_from,
         )
         .fetch_all(&mut *transaction)
         .await?;

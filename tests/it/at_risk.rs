@@ -75,6 +75,45 @@ async fn what_used_half_of_its_time_is_listed_by_the_time_that_is_left() {
 }
 
 #[tokio::test]
+async fn a_video_that_is_not_stored_yet_is_listed_also_after_the_verdict() {
+    let test = TestApp::start().await;
+    let pool = test.database.pool().await;
+    let now = test.clock.now();
+    for (n, state, minutes, leased) in [
+        (1, "pending", 14, true),
+        (2, "pending", 4, true),
+        (3, "pending", 16, true),
+        (4, "pending", -1, true),
+        (5, "missed", 5, false),
+    ] {
+        let id = id_at(now - TimeDelta::hours(1), n);
+        registered(&pool, id, now - TimeDelta::hours(1), true).await;
+        verdict(&pool, id, now, "passed", "200").await;
+        sqlx::query(
+            "INSERT INTO evidence (verification_id, kind, account, state, noted_at, deadline, due_at, lease_token,
+                leased_until)
+            SELECT $1, kind, $2, $3, $4, $5, $5, CASE WHEN $6 THEN $1 END, CASE WHEN $6 THEN TIMESTAMPTZ '2100-01-01' END
+            FROM unnest(ARRAY['video', 'face_image']) AS kind",
+        )
+        .bind(id)
+        .bind(ACCOUNT)
+        .bind(state)
+        .bind(now)
+        .bind(now + TimeDelta::minutes(minutes))
+        .bind(leased)
+        .execute(&pool)
+        .await
+        .unwrap();
+    }
+    let at = |n| id_at(now - TimeDelta::hours(1), n).to_string();
+    let (ids, _) = listed(&test, "at_risk=video").await;
+    assert_eq!(ids, [at(2), at(1)]);
+    assert_eq!(listed(&test, "at_risk=result").await, (vec![], None));
+    let store = Store::new(test.database.options(), 1);
+    assert_eq!(videos(&store, now).await, [(50, 2, 2, 2), (80, 2, 1, 1), (95, 2, 0, 0)]);
+}
+
+#[tokio::test]
 async fn results_are_listed_by_their_own_time() {
     let test = TestApp::start().await;
     let pool = test.database.pool().await;

@@ -93,6 +93,24 @@ async fn a_recheck_counts_first_and_begins_with_yes() {
 }
 
 #[tokio::test]
+async fn what_is_erased_is_told_part_by_part_and_only_with_yes() {
+    let test = TestApp::start().await;
+    let (_, id) = test
+        .begin(CreateTransaction { answers: vec![answer("N", "204")], ..CreateTransaction::default() }, json!({}))
+        .await;
+    test.collect(&id).await;
+    test.final_verification(&id).await;
+    let asked = said(&test, &format!("verifications erase {id}")).await;
+    assert_eq!((asked.code, asked.err.contains("--yes")), (Some(2), true), "{}", asked.err);
+    assert_eq!(test.verification(&id).await["sub_code"], "204");
+    let erased = said(&test, &format!("verifications erase {id} --yes --reason request-4711")).await;
+    assert!(erased.out.contains("scores") && erased.out.contains("provider"), "{}{}", erased.out, erased.err);
+    assert_eq!(test.verification(&id).await["sub_code"], Value::Null);
+    let again = said(&test, &format!("verifications erase {id} --yes --json")).await;
+    assert_eq!(serde_json::from_str::<Value>(&again.out).unwrap()["reason"], "request-4711");
+}
+
+#[tokio::test]
 async fn reconcile_tells_by_its_exit_code_whether_it_adds_up() {
     let test = TestApp::start().await;
     let (_, id) = test.begin(CreateTransaction::default(), json!({ "product": "FACE_LIVENESS" })).await;

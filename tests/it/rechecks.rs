@@ -215,6 +215,26 @@ async fn after_a_fault_it_stays_behind_all_else() {
 }
 
 #[tokio::test]
+async fn what_was_erased_is_passed_over_and_still_adds_up() {
+    let test = TestApp::start().await;
+    let id = ended(&test, vec![answer("N", "204"); 2]).await;
+    let erased = test.request(Method::DELETE, &format!("/verifications/{id}")).send().await.unwrap();
+    assert_eq!(erased.status(), 200);
+    let before = test.provider_calls("CheckResult");
+    let begun = begin(&test, json!({ "status": "failed" })).await;
+    let done = finished(&test, &begun).await;
+    assert_eq!((&done["matched"], &done["done"], &done["skipped"]), (&json!(1), &json!(1), &json!(1)));
+    assert_eq!(test.provider_calls("CheckResult"), before);
+    let (_, open) = test.begin(CreateTransaction::default(), json!({})).await;
+    let erased = test.request(Method::DELETE, &format!("/verifications/{open}")).send().await.unwrap();
+    assert_eq!(erased.status(), 200);
+    test.advance(Duration::from_millis(5));
+    let all = test.get_json("/reconcile").await;
+    assert_eq!((&all["adds_up"], &all["problems"]), (&json!(true), &json!([])), "{all}");
+    assert_eq!(all["without_verdict"][0]["reason"], "erased");
+}
+
+#[tokio::test]
 async fn what_else_waits_for_the_rest_of_the_rate_comes_first() {
     let database = database().await;
     let (store, pool) = (Store::new(database.options(), 2), database.pool().await);
@@ -252,10 +272,18 @@ async fn feeders_that_meet_and_die_put_each_in_line_once() {
     let pool = database.pool().await;
     let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
     sqlx::query(
-        "INSERT INTO verdicts (verification_id, revision, account, status, reason, scores, signals, decided_at, checks)
-        SELECT (lpad(to_hex($3), 12, '0') || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid, 1, $1, 'failed', '', '{}', '{}',
-            $4, 1
-        FROM generate_series(1, $2) AS n",
+        "WITH ids AS (
+            SELECT (lpad(to_hex($3), 12, '0') || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid AS id
+            FROM generate_series(1, $2) AS n
+        ), registered AS (
+            INSERT INTO verifications (verification_id, account, transaction_id, merchant_biz_id, expect_video,
+                registered_at)
+            SELECT id, $1, id::text, 'biz', false, $4
+            FROM ids
+        )
+        INSERT INTO verdicts (verification_id, revision, account, status, reason, scores, signals, decided_at, checks)
+        SELECT id, 1, $1, 'failed', '', '{}', '{}', $4, 1
+        FROM ids",
     )
     .bind(ACCOUNT)
     .bind(MANY)
@@ -433,6 +461,7 @@ async fn a_flow_that_ended_without_an_outcome_takes_nothing_from_a_verdict() {
             scores: "{}".into(),
             signals: "{}".into(),
             answer: None,
+            evidence: Vec::new(),
             last_error: None,
             check_detail: Some("{}".into()),
             at: now,

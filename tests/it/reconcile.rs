@@ -145,11 +145,13 @@ async fn each_thing_that_does_not_add_up_is_found() {
         for statement in statements {
             sqlx::query(*statement).bind(id).execute(&pool).await.unwrap();
         }
-        let sums = store.reconcile(now, now + TimeDelta::seconds(1), None, 20).await.unwrap();
+        let sums = store.reconcile(now, now + TimeDelta::seconds(1), 20).await.unwrap();
         let found: Vec<_> = sums.iter().filter_map(|sum| Some((sum.discrepancy?, sum.count, sum.ids[0].0))).collect();
         assert_eq!(found, [(discrepancy, 1, id)], "{statements:?}");
-        let later = Some(now + TimeDelta::seconds(1));
-        let sums = store.reconcile(now, now + TimeDelta::seconds(1), later, 20).await.unwrap();
+        let destroyed = "UPDATE retention_cursors SET passed_at = $1 WHERE class = 'history'";
+        sqlx::query(destroyed).bind(now).execute(&pool).await.unwrap();
+        let sums = store.reconcile(now, now + TimeDelta::seconds(1), 20).await.unwrap();
+        sqlx::query(destroyed).bind(DateTime::UNIX_EPOCH).execute(&pool).await.unwrap();
         let of_history =
             matches!(discrepancy, Discrepancy::NoHistory | Discrepancy::VerdictsDiffer | Discrepancy::CallsDiffer);
         let is_found = sums.iter().any(|sum| sum.discrepancy.is_some());
@@ -159,9 +161,9 @@ async fn each_thing_that_does_not_add_up_is_found() {
             sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id).execute(&pool).await.unwrap();
         }
     }
-    let sums = store.reconcile(now, now + TimeDelta::seconds(1), None, 20).await.unwrap();
+    let sums = store.reconcile(now, now + TimeDelta::seconds(1), 20).await.unwrap();
     assert!(sums.iter().all(|sum| sum.discrepancy.is_none()), "{sums:?}");
     assert_eq!(sums.iter().map(|sum| sum.registered).sum::<i64>(), 2);
-    let outside = store.reconcile(now + TimeDelta::seconds(1), now + TimeDelta::hours(1), None, 20).await.unwrap();
+    let outside = store.reconcile(now + TimeDelta::seconds(1), now + TimeDelta::hours(1), 20).await.unwrap();
     assert!(outside.is_empty());
 }

@@ -63,7 +63,11 @@ pub async fn run(environment: &Environment, arguments: &Arguments) -> Outcome {
     let row = |item: &Value| {
         let deadline = arguments.at_risk.as_ref().map_or("result", |kind| kind.as_str());
         let ended = if item["final"] == true { time(&item["final_at"]) } else { String::new() };
-        let lost = if item["final"] == true { String::new() } else { time(&item["deadlines"][deadline]) };
+        let lost = if item["final"] == true && arguments.at_risk.is_none() {
+            String::new()
+        } else {
+            time(&item["deadlines"][deadline])
+        };
         vec![
             text(&item["id"]),
             text(&item["account"]),

@@ -1,5 +1,6 @@
 //! `checkback verifications …`: the API from a terminal.
 
+mod erase;
 mod list;
 mod recheck;
 mod register;
@@ -20,6 +21,8 @@ pub enum Command {
     Register(register::Arguments),
     /// Ask the provider now.
     Collect(show::Collect),
+    /// Destroy everything about the person, here and at the provider.
+    Erase(erase::Arguments),
     /// Ask the provider again about every final verification that a filter matches.
     Recheck(recheck::Arguments),
 }
@@ -30,6 +33,7 @@ pub async fn run(environment: &Environment, command: &Command) -> Outcome {
         Command::Show(arguments) => show::run(environment, arguments).await,
         Command::Register(arguments) => register::run(environment, arguments).await,
         Command::Collect(arguments) => show::collect(environment, arguments).await,
+        Command::Erase(arguments) => erase::run(environment, arguments).await,
         Command::Recheck(arguments) => recheck::run(environment, arguments).await,
     }
 }

@@ -29,7 +29,6 @@ use super::invariants::Violation;
 use super::planted::Planted;
 use super::queue::{DAY, HOUR, MILLISECOND, Moment, SECOND};
 use super::world::{ACCOUNT, ACCOUNT_TOKEN, Event, World};
-use crate::support::scratch;
 
 /// A call takes at most so many further slots that missed its own.
 const SPARE_SLOTS: u32 = 4;
@@ -172,17 +171,20 @@ impl Replica {
         let store = Store::new(options, 2);
         store.add_accounts(&[ACCOUNT.to_owned()]).await.unwrap();
         let tasks = Tasks::new();
-        // Nothing is ever written there: no images are asked for, and nobody has a video.
-        let evidence = EvidenceStore::new(StoreSettings {
-            location: Location::Folder(scratch::folder().join("no-evidence")),
-            recipients: Recipients::default(),
-            identities: None,
-        });
-        let service = Service::new(store, evidence, clock.clone(), entropy, vec![account], &tasks);
+        let service = Service::new(store, no_evidence(), clock.clone(), entropy, vec![account], &tasks);
         let account = Arc::clone(&service.accounts[ACCOUNT]);
         let process = Process { service, account, clock, tasks };
         Self { process: Some(process), epoch: old.epoch, clock_off: old.clock_off, ..Self::absent() }
     }
+}
+
+/// Nothing is asked for that would be stored here.
+fn no_evidence() -> EvidenceStore {
+    EvidenceStore::new(StoreSettings {
+        location: Location::Folder("unused".into()),
+        recipients: Recipients::default(),
+        identities: None,
+    })
 }
 
 impl World {
