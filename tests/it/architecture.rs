@@ -25,7 +25,7 @@ const USE_ANYTHING: [&str; 5] = ["main", "lib", "cli", "app", "rotation"];
 /// What may stand only in files whose path begins so.
 const HOMES: [(&str, &[&str]); 8] = [
     ("axum::", &["http/", "simulator/"]),
-    ("sqlx::", &["store/", "app.rs", "private_postgres/"]),
+    ("sqlx::", &["store/", "app/", "private_postgres/"]),
     ("reqwest::", &["provider/http.rs", "evidence/", "simulator/"]),
     ("opendal::", &["evidence/"]),
     ("age::", &["evidence/"]),

@@ -163,6 +163,7 @@ pub fn as_expected(case: &Case) -> Seen {
             Checks::Exactly(codes) => codes.iter().map(ToString::to_string).collect(),
             Checks::Begin(first) => vec![first.to_owned(); 12],
         },
+        evidence: expected.evidence.unwrap_or_default().to_owned(),
         took: Some(Duration::from_millis(999)),
         trouble: expected.trouble.map(str::to_owned),
         ..Seen::default()
