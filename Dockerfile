@@ -22,7 +22,7 @@ COPY . .
 RUN touch src/main.rs src/lib.rs
 
 FROM source AS build-runtime
-RUN cargo build --release --locked --no-default-features --bin checkback
+RUN cargo build --release --locked --no-default-features --bin checkback && mkdir /evidence
 
 FROM source AS build-dev
 RUN cargo build --release --locked --bin checkback
@@ -48,10 +48,14 @@ CMD ["demo"]
 # The service and nothing else. Of the bases that fit, this one is the smallest that holds what the binary needs from
 # outside (glibc and its resolver, the CA bundle for TLS to the provider, time zones) and neither shell nor package
 # manager. A static binary on `scratch` would have to bring bundle and resolver by itself; a slim Debian brings a
-# shell and some eighty packages to keep patched. The service writes no file: mount the root file system read-only.
+# shell and some eighty packages to keep patched. Only evidence is written, and only where CHECKBACK_EVIDENCE__URL is a
+# folder: mount a volume there and the root file system read-only.
 FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
 COPY --from=build-runtime /build/target/release/checkback /usr/local/bin/checkback
+# A new volume takes over whose folder this is.
+COPY --from=build-runtime --chown=65532:65532 /evidence /evidence
 USER 65532:65532
+ENV CHECKBACK_EVIDENCE__URL=file:/evidence
 # In a container the loopback address reaches nobody. So keys are required: auth.mode = "none" is refused here.
 ENV CHECKBACK_SERVER__INTERNAL_LISTEN=0.0.0.0:8081
 EXPOSE 8080 8081

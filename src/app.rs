@@ -10,12 +10,15 @@ use chrono::TimeDelta;
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::{self, AccountKind, AuthMode, Config, Environment, Loaded, ZolozAuth};
-use crate::domain::TokenHash;
+use crate::config::{self, AccountKind, AuthMode, Config, Environment, EvidenceLocation, Loaded, ZolozAuth};
+use crate::domain::{Keep, RetentionClass, TokenHash};
 use crate::entropy::Entropy;
+use crate::evidence::{
+    AliyunKeys, AwsKeys, DownloadLimits, Downloader, EvidenceStore, Identities, Location, Recipients, StoreSettings,
+};
 use crate::http::{self, Api, Key, Keys, Parts, Scope};
 use crate::jobs::Engine;
 use crate::lifecycle::{GRACE, Reloads, Tasks};
@@ -150,6 +153,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics().context("the metrics could not be set up")?;
         let (accounts, providers) = accounts(config, environment, &options)?;
+        let evidence = evidence(config, environment)?;
         let store = database.store(config.database.max_connections);
         let is_current = prepare(&store, options.migrate).await?;
         let names: Vec<String> = accounts.iter().map(|account| account.name.clone()).collect();
@@ -163,7 +167,7 @@ impl App {
         let public = bind(config.server.public_listen, "server.public_listen").await?;
         let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let (queues, listeners) = (Tasks::new(), Tasks::new());
-        let service = Service::new(store, options.clock, options.entropy, accounts, &queues);
+        let service = Service::new(store, evidence, options.clock, options.entropy, accounts, &queues);
         if let Some(keys) = providers.as_ref().and_then(|providers| providers.chain.clone()) {
             // So that the log says at once where the keys come from; the start does not wait for it.
             let stopping = queues.stopping();
@@ -174,7 +178,16 @@ impl App {
                 }
             });
         }
-        let engine = Engine::start(service.clone());
+        // Verdicts are collected without it; only folders are looked at, which takes no time.
+        if matches!(config.evidence.location, EvidenceLocation::Directory(_))
+            && let Err(problem) = service.evidence.store.probe().await
+        {
+            error!(
+                error = &problem as &dyn std::error::Error,
+                "evidence.url: images and videos cannot be stored until this is mended"
+            );
+        }
+        let engine = Engine::start(service.clone(), &keep(&config.retention));
         let api = Api::new(Parts {
             service: service.clone(),
             keys: keys(config),
@@ -220,6 +233,18 @@ impl App {
         self.service.store.close().await;
         info!("stopped");
     }
+}
+
+/// The classes that are kept for a limited time.
+fn keep(retention: &config::Retention) -> Vec<Keep> {
+    let times = |class| match class {
+        RetentionClass::Evidence => retention.evidence,
+        RetentionClass::RawAnswer => retention.raw_answer,
+        RetentionClass::Scores => retention.scores,
+        RetentionClass::Callbacks => retention.callbacks,
+        RetentionClass::History => retention.history,
+    };
+    RetentionClass::ALL.into_iter().filter_map(|class| Some(Keep { class, time: times(class)? })).collect()
 }
 
 /// Brings the database to this program's migrations, or says how it differs. True when it is current.
@@ -293,6 +318,7 @@ impl Providers {
     /// Puts the account's provider together. The error names the setting and no secret.
     pub fn build(&mut self, name: &str, account: &config::Account) -> anyhow::Result<Arc<dyn Provider>> {
         let (client, clock, entropy) = (self.client.clone(), self.clock.clone(), self.entropy.clone());
+        let images = account.return_images;
         Ok(match &account.kind {
             AccountKind::Alibaba(settings) => {
                 let keys = match (own_key(settings).with_context(|| format!("accounts.{name}"))?, &self.chain) {
@@ -304,13 +330,13 @@ impl Providers {
                     }
                 };
                 let settings =
-                    alibaba(settings, account.allow_http, keys).with_context(|| format!("accounts.{name}"))?;
+                    alibaba(settings, account.allow_http, keys, images).with_context(|| format!("accounts.{name}"))?;
                 Arc::new(AlibabaClient::new(settings, client, clock, entropy))
             }
             AccountKind::Zoloz(settings) => {
                 let settings =
                     zoloz(settings).map_err(|(key, problem)| anyhow::anyhow!("accounts.{name}.{key} {problem}"))?;
-                Arc::new(ZolozClient::new(settings, client, clock, entropy))
+                Arc::new(ZolozClient::new(settings, images, client, clock, entropy))
             }
         })
     }
@@ -348,10 +374,53 @@ fn accounts(
             starting: starting(config, name, account),
             pacing: Pacing::default(),
             providers: Rotating::new(providers.build(name, account)?),
+            downloader: downloader(account)?,
         })
     };
     let accounts = config.accounts.iter().map(build).collect::<anyhow::Result<_>>()?;
     Ok((accounts, Some(providers)))
+}
+
+/// From where the account's videos may be downloaded; none where its provider has no videos.
+fn downloader(account: &config::Account) -> anyhow::Result<Option<Downloader>> {
+    let AccountKind::Alibaba(settings) = &account.kind else { return Ok(None) };
+    let (hosts, endpoint) = (settings.download_hosts.clone(), settings.endpoint.clone());
+    Ok(Some(Downloader::new(hosts, endpoint, DownloadLimits::default())?))
+}
+
+/// Where evidence is kept. Credentials of buckets come from the environment.
+fn evidence(config: &Config, environment: &Environment) -> anyhow::Result<EvidenceStore> {
+    let settings = &config.evidence;
+    let parts = |url: &url::Url| (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned());
+    let location = match &settings.location {
+        EvidenceLocation::Directory(path) => Location::Folder(path.clone()),
+        EvidenceLocation::S3(url) => {
+            let (bucket, prefix) = parts(url);
+            let region = environment.aws_region().context("evidence.url is a bucket at S3: set AWS_REGION")?.to_owned();
+            let keys = AwsKeys {
+                access_key_id: environment.aws_access_key_id(),
+                secret_access_key: environment.aws_secret_access_key(),
+                session_token: environment.aws_session_token(),
+            };
+            Location::S3 { bucket, prefix, region, endpoint: environment.aws_endpoint_url().map(str::to_owned), keys }
+        }
+        EvidenceLocation::Oss(url) => {
+            let (bucket, prefix) = parts(url);
+            let endpoint = environment.oss_endpoint().context(
+                "evidence.url is a bucket at OSS: set OSS_ENDPOINT, such as https://oss-ap-southeast-1.aliyuncs.com",
+            )?;
+            let keys = AliyunKeys {
+                access_key_id: environment.alibaba_access_key_id(),
+                access_key_secret: environment.alibaba_access_key_secret(),
+                security_token: environment.alibaba_security_token(),
+            };
+            Location::Oss { bucket, prefix, endpoint: endpoint.to_owned(), keys }
+        }
+    };
+    let recipients = Recipients::read(&settings.recipients).context("evidence.recipients")?;
+    let identities = settings.identity_file.clone().map(Identities::read).transpose();
+    let identities = identities.context("evidence.identity_file")?;
+    Ok(EvidenceStore::new(StoreSettings { location, recipients, identities }))
 }
 
 /// The key in the account's settings.
@@ -413,6 +482,7 @@ fn alibaba(
     account: &config::AlibabaAccount,
     allow_http: bool,
     credentials: SigningKeys,
+    images: bool,
 ) -> anyhow::Result<AlibabaSettings> {
     let network = match account.network {
         config::Network::Public => Network::Public,
@@ -430,8 +500,7 @@ fn alibaba(
             config::Signature::HmacSha1 => Signature::HmacSha1,
         },
         credentials,
-        // Evidence is not stored yet, so images would only be transferred to be thrown away.
-        images: false,
+        images,
     })
 }
 

@@ -51,6 +51,15 @@ impl Clock {
         }
     }
 
+    /// What the machine's own clock says, whatever offset this one has; `None` where it does not follow the machine.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system for the time")]
+    pub fn machine_now(&self) -> Option<DateTime<Utc>> {
+        match &self.0 {
+            Source::System { .. } | Source::Jumping(_) => Some(Utc::now()),
+            Source::Manual(_) => None,
+        }
+    }
+
     /// Moves a manual or a jumping clock and wakes those who waited for a time it passed.
     ///
     /// # Panics

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod entropy;
+pub mod evidence;
 pub mod http;
 pub mod jobs;
 pub mod lifecycle;

@@ -25,12 +25,19 @@ pub fn log(level: &str, format: LogFormat, colours: bool) {
     let filter = EnvFilter::builder().parse_lossy(level);
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    std::panic::set_hook(Box::new(log_panic));
     // An error only says that logging was started before, as tests do.
     let _already_started = if format == LogFormat::Json || (format == LogFormat::Auto && !terminal) {
         builder.json().flatten_event(true).try_init().is_err()
     } else {
         builder.with_ansi(colours && terminal).try_init().is_err()
     };
+}
+
+/// A panic is logged with its place alone, because what it says may hold data.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "a panic: this is a defect");
 }
 
 /// The process's metrics; the same for every caller.
@@ -49,4 +56,42 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
     ::metrics::set_global_recorder(recorder)?;
     *known = Some(handle.clone());
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::panic;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_words() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(log_panic));
+        let caught = tracing::subscriber::with_default(subscriber, || panic::catch_unwind(|| panic!("CANARY-FACE")));
+        panic::set_hook(before);
+        assert!(caught.is_err());
+        let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(logged.contains("a panic") && logged.contains("src/telemetry.rs:"), "{logged}");
+        assert!(!logged.contains("CANARY"), "{logged}");
+    }
 }

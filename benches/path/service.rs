@@ -8,6 +8,7 @@ use axum::Router;
 use axum::routing::get;
 use checkback::clock::Clock;
 use checkback::entropy::Entropy;
+use checkback::evidence::{EvidenceStore, Location, Recipients, StoreSettings};
 use checkback::http::{self, Api, Keys, Parts};
 use checkback::jobs::Engine;
 use checkback::lifecycle::Tasks;
@@ -70,10 +71,17 @@ impl Bench {
             callback_token: None,
             starting: Starting::default(),
             provider: Arc::new(provider),
+            downloader: None,
         };
         let store = Store::new(world.options(), shape.pool);
         let (listeners, queues) = (Tasks::new(), Tasks::new());
-        let service = Service::new(store, clock, entropy, vec![account], &queues);
+        let folder = std::env::temp_dir().join("checkback-bench-evidence");
+        let evidence = EvidenceStore::new(StoreSettings {
+            location: Location::Folder(folder),
+            recipients: Recipients::default(),
+            identities: None,
+        });
+        let service = Service::new(store, evidence, clock, entropy, vec![account], &queues);
         let engine = shape.engine.then(|| Engine::start(service.clone()));
         let api = Api::new(Parts {
             service: service.clone(),

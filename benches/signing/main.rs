@@ -272,7 +272,7 @@ fn ask(address: &str, count: usize) -> anyhow::Result<()> {
         auth: Auth::Rsa { merchant: Box::new(private("merchant")), zoloz: Box::new(public("zoloz")), encrypt: true },
     };
     let http = HttpClient::new(HttpSettings::default())?;
-    let client = ZolozClient::new(settings, http, Clock::system(TimeDelta::zero()), Entropy::system());
+    let client = ZolozClient::new(settings, false, http, Clock::system(TimeDelta::zero()), Entropy::system());
     let request =
         CheckRequest { transaction_id: "G0066".to_owned(), merchant_biz_id: "e0c34a77".to_owned(), product: None };
     let before = status("VmRSS:");

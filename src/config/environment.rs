@@ -126,6 +126,31 @@ impl Environment {
         self.secret("ALIBABA_CLOUD_CREDENTIALS_URI")
     }
 
+    pub fn aws_access_key_id(&self) -> Option<SecretString> {
+        self.secret("AWS_ACCESS_KEY_ID")
+    }
+
+    pub fn aws_secret_access_key(&self) -> Option<SecretString> {
+        self.secret("AWS_SECRET_ACCESS_KEY")
+    }
+
+    pub fn aws_session_token(&self) -> Option<SecretString> {
+        self.secret("AWS_SESSION_TOKEN")
+    }
+
+    pub fn aws_region(&self) -> Option<&str> {
+        self.text("AWS_REGION").or_else(|| self.text("AWS_DEFAULT_REGION"))
+    }
+
+    /// Of a bucket that speaks S3 and is not at AWS.
+    pub fn aws_endpoint_url(&self) -> Option<&str> {
+        self.text("AWS_ENDPOINT_URL")
+    }
+
+    pub fn oss_endpoint(&self) -> Option<&str> {
+        self.text("OSS_ENDPOINT")
+    }
+
     pub fn no_color(&self) -> bool {
         self.given("NO_COLOR").is_some()
     }

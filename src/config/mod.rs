@@ -16,6 +16,7 @@ mod layers;
 mod log;
 mod problem;
 mod reader;
+mod retention;
 mod schema;
 mod secret_file;
 mod server;
@@ -43,6 +44,7 @@ pub use evidence::{Evidence, EvidenceLocation};
 pub use log::{Log, LogFormat};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Line;
+pub use retention::Retention;
 pub use secret_file::SecretFile;
 pub use server::Server;
 pub use webhooks::{EVENTS, Webhook, WebhookUrl};
@@ -60,6 +62,7 @@ pub struct Config {
     pub auth: Auth,
     pub accounts: BTreeMap<String, Account>,
     pub evidence: Evidence,
+    pub retention: Retention,
     pub webhooks: Vec<Webhook>,
     pub log: Log,
 }
@@ -214,6 +217,7 @@ fn read(root: &mut Reader<'_>) -> Outcome<Config> {
     });
     let accounts = accounts::read_all(root);
     let evidence = root.section("evidence", evidence::FIELDS, Evidence::read);
+    let retention = root.section("retention", retention::FIELDS, Retention::read);
     let webhooks = webhooks::read_all(root);
     let log = root.section("log", log::FIELDS, Log::read);
     Ok(Config {
@@ -222,6 +226,7 @@ fn read(root: &mut Reader<'_>) -> Outcome<Config> {
         auth: auth?,
         accounts: accounts?,
         evidence: evidence?,
+        retention: retention?,
         webhooks: webhooks?,
         log: log?,
     })

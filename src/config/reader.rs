@@ -235,12 +235,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn duration(&mut self, key: &str, default: &str) -> Outcome<Duration> {
-        self.parsed(key, default, |text| match humantime::parse_duration(text) {
-            Ok(duration) if duration.is_zero() => Err("must be longer than nothing"),
-            Ok(duration) if duration > LONGEST_DURATION => Err("must be at most 3650d"),
-            Ok(duration) => Ok(duration),
-            Err(_) => Err("must be a duration, such as \"30s\", \"15m\", \"24h\" or \"30d\""),
-        })
+        self.parsed(key, default, duration)
     }
 
     pub(super) fn number(&mut self, key: &str, range: RangeInclusive<u32>, default: u32) -> Outcome<u32> {
@@ -417,6 +412,16 @@ impl<'a> Reader<'a> {
             }
         }
         reported.map(|()| values)
+    }
+}
+
+/// A duration as the configuration writes it.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err("must be longer than nothing"),
+        Ok(duration) if duration > LONGEST_DURATION => Err("must be at most 3650d"),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err("must be a duration, such as \"30s\", \"15m\", \"24h\" or \"30d\""),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::FinalStatus;
+use super::{FinalStatus, FoundEvidence};
 
 /// The provider answered about the transaction.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Finding {
     pub answer: String,
     /// What was odd about the answer, for the history; never a value out of it.
     pub notes: Vec<String>,
+    /// Images and the link to a video that came along.
+    pub evidence: FoundEvidence,
 }
 
 impl fmt::Debug for Finding {
@@ -197,6 +199,7 @@ mod tests {
             signals: Map::from_iter([("age".to_owned(), Value::from(77))]),
             answer: "CANARY-DOCUMENT".into(),
             notes: vec![],
+            evidence: FoundEvidence::default(),
         };
         let shown = format!("{finding:?} {:?}", Outcome::Finished(Box::new(finding.clone())));
         for secret in ["CANARY", "12.345", "77"] {

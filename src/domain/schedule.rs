@@ -6,13 +6,17 @@
 //! | not completed, after a hint | 2 s, 5 s, 10 s, 30 s, 1 min, 2 min, 5 min, then as if nothing was heard |
 //! | fault | 1 s doubling to 10 min, full jitter |
 //! | throttled | what the provider names, else 1 s doubling to 1 min |
+//! | evidence not captured | a video: at once, then 10 s doubling to 3 min; an image: 1 min doubling to 6 h |
 //! | account in trouble | one probe at 5 s doubling to 60 s |
 
 use std::time::Duration;
 
+use super::EvidenceKind;
+
 /// The first poll of a verification that nothing was heard of.
 pub const FIRST_POLL: Duration = Duration::from_mins(5);
 const LONGEST_POLL: Duration = Duration::from_hours(6);
+const LONGEST_VIDEO_WAIT: Duration = Duration::from_mins(3);
 const LONGEST_FAULT: Duration = Duration::from_mins(10);
 const LONGEST_THROTTLE: Duration = Duration::from_mins(1);
 const LONGEST_PROBE: Duration = Duration::from_mins(1);
@@ -75,6 +79,17 @@ pub fn after_fault(faults: u32, fraction: f64) -> Duration {
     doubling(Duration::from_secs(1), faults.saturating_sub(1), LONGEST_FAULT).mul_f64(fraction.clamp(0.0, 1.0))
 }
 
+/// How long until the provider is asked again for evidence, after `attempts` answers that it could not be captured
+/// from. A dead link is replaced at once the first time; a video has minutes, images have days. Half jitter.
+pub fn after_capture(kind: EvidenceKind, attempts: u32, fraction: f64) -> Duration {
+    let (first, longest) = match kind {
+        EvidenceKind::Video if attempts <= 1 => return Duration::ZERO,
+        EvidenceKind::Video => (Duration::from_secs(5), LONGEST_VIDEO_WAIT),
+        _ => (Duration::from_mins(1), LONGEST_POLL),
+    };
+    doubling(first, attempts.saturating_sub(1), longest).mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
+}
+
 /// How long an account holds still after the `throttles`-th throttling in a row that named no time.
 pub fn after_throttle(throttles: u32) -> Duration {
     doubling(Duration::from_secs(1), throttles.saturating_sub(1), LONGEST_THROTTLE)
@@ -119,6 +134,15 @@ mod tests {
         assert_eq!(most, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
         assert_eq!(after_fault(5, 0.0), Duration::ZERO);
         assert_eq!(after_fault(u32::MAX, 1.0), Duration::from_mins(10));
+    }
+
+    #[test]
+    fn a_dead_link_is_replaced_at_once_and_then_ever_more_slowly() {
+        let video = seconds((1..=8).map(|n| after_capture(EvidenceKind::Video, n, 1.0)));
+        assert_eq!(video, [0, 10, 20, 40, 80, 160, 180, 180]);
+        let image = seconds((1..=4).map(|n| after_capture(EvidenceKind::FaceImage, n, 0.0)));
+        assert_eq!(image, [30, 60, 120, 240]);
+        assert_eq!(after_capture(EvidenceKind::FaceImage, u32::MAX, 1.0), Duration::from_hours(6));
     }
 
     #[test]

@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
-use crate::domain::FinalStatus;
 use crate::service::accept_callback::NotAccepted;
 use crate::service::batch::Turned;
 use crate::store::StoreError;
@@ -20,7 +19,7 @@ use crate::store::StoreError;
 const RETRY_AFTER: u32 = 5;
 
 /// All codes, each with its status.
-pub const CODES: [(&str, u16); 33] = [
+pub const CODES: [(&str, u16); 36] = [
     ("unauthorized", 401),
     ("scope_missing", 403),
     ("body_malformed", 400),
@@ -33,6 +32,9 @@ pub const CODES: [(&str, u16); 33] = [
     ("method_not_allowed", 405),
     ("verification_not_found", 404),
     ("answer_not_found", 404),
+    ("evidence_not_found", 404),
+    ("evidence_sealed", 409),
+    ("evidence_unavailable", 503),
     ("transaction_conflict", 409),
     ("already_final", 409),
     ("account_unknown", 404),
@@ -195,6 +197,32 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "answer_not_found", "There is no answer of the provider", detail)
     }
 
+    pub fn evidence_not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "evidence_not_found", "There is no such evidence", detail)
+    }
+
+    pub fn evidence_sealed() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "evidence_sealed",
+            "The evidence is encrypted",
+            "It is encrypted to the recipients in evidence.recipients, and this service has no identity that opens it. \
+             Fetch the object from the evidence store and open it with `age -d -i KEY_FILE`, or ask a service that has \
+             evidence.identity_file set.",
+        )
+    }
+
+    pub fn evidence_unavailable() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "evidence_unavailable",
+            "The evidence store does not give it",
+            "It was stored, and the evidence store does not answer or has lost it. The service's log says more. Send \
+             the request again later.",
+        );
+        Self { retry_after: Some(RETRY_AFTER), ..problem }
+    }
+
     pub fn transaction_conflict(id: impl std::fmt::Display, members: &[&str]) -> Self {
         Self::new(
             StatusCode::CONFLICT,
@@ -207,16 +235,8 @@ impl Problem {
         )
     }
 
-    pub fn already_final(status: FinalStatus) -> Self {
-        Self::new(
-            StatusCode::CONFLICT,
-            "already_final",
-            "The verification is final",
-            format!(
-                "It is {status}. To ask the provider again all the same, send {{\"recheck\":true}} with a key that \
-                 has the scope operate."
-            ),
-        )
+    pub fn already_final(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, "already_final", "The verification is final", detail)
     }
 
     pub fn account_unknown() -> Self {

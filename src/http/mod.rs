@@ -82,9 +82,10 @@ pub fn public_router(api: &Api) -> Router {
 pub fn internal_router(api: &Api) -> Router {
     let router = Router::new()
         .route("/verifications", get(verifications::list::list).post(verifications::register::register))
-        .route("/verifications/{id}", get(verifications::show::show))
+        .route("/verifications/{id}", get(verifications::show::show).delete(verifications::erase::erase))
         .route("/verifications/{id}/history", get(verifications::history::history))
         .route("/verifications/{id}/raw", get(verifications::raw::raw))
+        .route("/verifications/{id}/evidence/{kind}", get(verifications::evidence::evidence))
         .route("/verifications/{id}/collect", post(verifications::collect::collect))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
@@ -98,13 +99,14 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         // As one layer, because the router puts each layer into a box of its own, for each request.
-        .layer(ServiceBuilder::new().layer(CountLayer::new(listener)).layer(CatchPanicLayer::custom(
-            |_: Box<dyn std::any::Any + Send>| {
-                // What a panic says may hold data; the panic hook has logged its place.
-                Problem::internal().into_response()
-            },
-        )))
+        .layer(ServiceBuilder::new().layer(CountLayer::new(listener)).layer(CatchPanicLayer::custom(after_panic)))
         .with_state(api.clone())
+}
+
+/// What a panic says may hold data; the panic hook has logged its place.
+#[expect(clippy::needless_pass_by_value, reason = "the form that the layer calls")]
+fn after_panic(_: Box<dyn std::any::Any + Send>) -> Response {
+    Problem::internal().into_response()
 }
 
 /// What the database makes of a request, or that it took too long: a caller must not hang with the database.
@@ -138,4 +140,24 @@ async fn request_id(
 fn is_plain(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     !bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_panic_says_reaches_nobody() {
+        let handler = async || -> Response { panic!("CANARY-FACE") };
+        let router: Router = Router::new().fallback(handler).layer(CatchPanicLayer::custom(after_panic));
+        let answer = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answer.status(), 500);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body = std::str::from_utf8(&body).unwrap();
+        assert!(body.contains("\"internal\"") && !body.contains("CANARY"), "{body}");
+    }
 }

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::captures::Captures;
 use super::in_flight::InFlight;
 use super::steps;
 use crate::domain::FinalStatus;
@@ -25,13 +26,14 @@ const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
 pub(super) struct Checks {
     service: Service,
     in_flight: Arc<InFlight>,
+    captures: Captures,
     tasks: Tasks,
     finals: Batcher<CheckedFinal, Option<Recorded>>,
     opens: Batcher<CheckedOpen, bool>,
 }
 
 impl Checks {
-    pub fn start(service: Service, in_flight: Arc<InFlight>, tasks: Tasks, queues: &Tasks) -> Self {
+    pub fn start(service: Service, in_flight: Arc<InFlight>, captures: Captures, tasks: Tasks, queues: &Tasks) -> Self {
         let finals = {
             let service = service.clone();
             Batcher::start(queues, BOUNDS, move |checks| {
@@ -46,7 +48,7 @@ impl Checks {
                 async move { steps::store_opens(&service, &checks).await }
             })
         };
-        Self { service, in_flight, tasks, finals, opens }
+        Self { service, in_flight, captures, tasks, finals, opens }
     }
 
     /// Runs the check of a leased job on a task of its own. `permit` is given back when all is stored.
@@ -58,7 +60,7 @@ impl Checks {
         });
     }
 
-    async fn run(&self, account: &Account, job: LeasedJob, slot: Slot) {
+    async fn run(&self, account: &Arc<Account>, job: LeasedJob, slot: Slot) {
         let call_off = self.in_flight.add(job.id, job.token, slot.asked_at);
         if self.end_overdue(account, &job).await {
             return;
@@ -75,7 +77,7 @@ impl Checks {
             return;
         }
         let asked_at = Instant::now();
-        let result = tokio::select! {
+        let mut result = tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             result = steps::ask(account, &job) => result,
@@ -86,8 +88,14 @@ impl Checks {
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             flow = steps::explain(&self.service, account, &job, &result) => flow,
         };
+        let found = steps::take_evidence(&mut result);
         match steps::judge(&self.service, account, &job, result, took, flow.as_ref()).await {
-            Decision::Final(check) => self.store_final(account, &job, check).await,
+            Decision::Final(check) => {
+                let (check, captures) = steps::with_evidence(&self.service, account, &job, check, found);
+                if let Some(recorded) = self.store_final(account, &job, check).await {
+                    self.captures.start(account, &recorded, captures);
+                }
+            }
             Decision::Open(check) => {
                 match self.opens.submit_patiently(check).await {
                     // Whoever leases may be asleep for longer than until then.
@@ -118,20 +126,22 @@ impl Checks {
     /// Ends a leased verification without a call if its deadline is over.
     async fn end_overdue(&self, account: &Account, job: &LeasedJob) -> bool {
         let Some(expired) = steps::end_if_overdue(&self.service, account, job).await else { return false };
-        self.store_final(account, job, expired).await;
+        drop(self.store_final(account, job, expired).await);
         self.in_flight.remove(job.id, job.token);
         true
     }
 
-    async fn store_final(&self, account: &Account, job: &LeasedJob, check: CheckedFinal) {
+    /// What was stored; nothing when the lease was lost.
+    async fn store_final(&self, account: &Account, job: &LeasedJob, check: CheckedFinal) -> Option<Recorded> {
         let (status, decided_at) = (check.status, check.at);
         let Ok(Some(recorded)) = self.finals.submit_patiently(check).await else {
-            return self.lost(job);
+            self.lost(job);
+            return None;
         };
         if recorded.again {
             self.service.wakes.account(&account.name);
         }
-        let Some(revision) = recorded.revision else { return };
+        let Some(revision) = recorded.revision else { return Some(recorded) };
         let name = account.name.clone();
         metrics::counter!("checkback_verdicts_total", "account" => name.clone(), "status" => status.as_str())
             .increment(1);
@@ -149,6 +159,7 @@ impl Checks {
             info!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, revision,
                 "verification is {status}");
         }
+        Some(recorded)
     }
 
     fn lost(&self, job: &LeasedJob) {

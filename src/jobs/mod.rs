@@ -1,12 +1,15 @@
-//! Background work: taking hints, asking the provider, replacing workers that died.
+//! Background work: taking hints, asking the provider, capturing evidence, replacing workers that died.
 //!
 //! Each replica runs the same loops. They look at once when something happened here, soon when it happened elsewhere,
 //! and every second in any case.
 
+mod captures;
 mod checks;
 mod dispatch;
+mod erasures;
 mod in_flight;
 mod lanes;
+mod retention;
 pub mod steps;
 mod turns;
 mod upkeep;
@@ -14,9 +17,11 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::Keep;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 
+pub use captures::{Captures, Failed as CaptureFailed};
 use checks::Checks;
 pub use in_flight::InFlight;
 pub use turns::Turns;
@@ -40,16 +45,18 @@ pub struct Engine {
     tasks: Tasks,
     queues: Tasks,
     in_flight: Arc<InFlight>,
+    captures: Captures,
     service: Service,
 }
 
 impl Engine {
-    /// Starts all loops.
-    pub fn start(service: Service) -> Self {
+    /// Starts all loops. What is not in `keep` is kept forever.
+    pub fn start(service: Service, keep: &[Keep]) -> Self {
         // Two sets of tasks: the queues of results must outlive the checks that fill them.
         let (tasks, queues) = (Tasks::new(), Tasks::new());
         let in_flight = Arc::new(InFlight::default());
-        let checks = Checks::start(service.clone(), Arc::clone(&in_flight), tasks.clone(), &queues);
+        let captures = Captures::new(service.clone(), tasks.clone());
+        let checks = Checks::start(service.clone(), Arc::clone(&in_flight), captures.clone(), tasks.clone(), &queues);
         tasks.spawn(dispatch::take_hints(service.clone(), tasks.clone()));
         for account in service.accounts.values() {
             tasks.spawn(dispatch::lease(service.clone(), Arc::clone(account), checks.clone(), tasks.clone()));
@@ -57,19 +64,26 @@ impl Engine {
             tasks.spawn(lanes::sort(service.clone(), Arc::clone(account), tasks.clone()));
             tasks.spawn(lanes::plan_polls(service.clone(), Arc::clone(account), tasks.clone()));
         }
+        tasks.spawn(erasures::erase(service.clone(), tasks.clone()));
+        for keep in keep {
+            tasks.spawn(retention::retain(service.clone(), *keep, tasks.clone()));
+        }
         tasks.spawn(upkeep::enrol(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::recover(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::renew(service.clone(), Arc::clone(&in_flight), tasks.clone()));
+        tasks.spawn(captures.clone().renew());
+        tasks.spawn(captures.clone().look_after());
         tasks.spawn(upkeep::listen(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::tidy(service.clone(), tasks.clone()));
         service.wakes.start(service.store.clone(), &tasks);
-        Self { tasks, queues, in_flight, service }
+        Self { tasks, queues, in_flight, captures, service }
     }
 
     /// Finishes what is in flight, at most for `grace`, and gives the leases of the rest back.
     pub async fn shut_down(self, grace: Duration) {
         self.tasks.shut_down(grace).await;
         self.queues.shut_down(QUEUE_GRACE).await;
+        self.captures.release().await;
         let left = self.in_flight.left();
         if left.is_empty() {
             return;

@@ -10,11 +10,12 @@ use tracing::{debug, error, info, warn};
 
 use super::in_flight::InFlight;
 use super::{LEASE, RENEWAL, Turns};
-use crate::domain::{Flow, Outcome, ProviderError, schedule};
+use crate::domain::{Flow, FoundEvidence, Outcome, ProviderError, schedule};
 use crate::provider::CheckRequest;
 use crate::service::Service;
 use crate::service::account::{Account, earlier, later};
 use crate::service::collect_result::{self, Checked, Decision};
+use crate::service::evidence::{Answered, Capture};
 use crate::store::{
     CheckedFinal, CheckedOpen, Lease, Leased, LeasedJob, Overdue, Recorded, Standing, StoreError, TakenHints,
 };
@@ -204,6 +205,31 @@ pub async fn explain_now(service: &Service, account: &Account, job: &LeasedJob) 
     }
 }
 
+/// What an answer brought besides the verdict, taken out of it before it is judged.
+pub fn take_evidence(result: &mut Result<Outcome, ProviderError>) -> FoundEvidence {
+    match result {
+        Ok(Outcome::Finished(finding)) => std::mem::take(&mut finding.evidence),
+        _ => FoundEvidence::default(),
+    }
+}
+
+/// A final check with what is to be written down about evidence, and what is to be captured once it is stored. Ends
+/// without a result say nothing about evidence.
+pub fn with_evidence(
+    service: &Service,
+    account: &Account,
+    job: &LeasedJob,
+    check: CheckedFinal,
+    found: FoundEvidence,
+) -> (CheckedFinal, Vec<Capture>) {
+    if !check.replaces {
+        return (check, Vec::new());
+    }
+    let answered = Answered { account, job, at: check.at };
+    let (evidence, captures) = service.evidence.plan(answered, found, || service.entropy.token());
+    (CheckedFinal { evidence, ..check }, captures)
+}
+
 /// Keeps what the answer says about the account, and decides what it means for the verification. Nothing of that is
 /// stored yet.
 pub async fn judge(
@@ -249,7 +275,7 @@ pub async fn store_finals(service: &Service, checks: &[CheckedFinal]) -> Vec<Opt
 }
 
 /// Tries until the database answers, as long as asking the provider again would cost more than waiting.
-async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+pub(super) async fn persist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {

@@ -11,7 +11,7 @@ use std::collections::btree_map::Entry;
 
 use serde_json::{Map, Value};
 
-use crate::domain::{FinalStatus, Finding};
+use crate::domain::{FinalStatus, Finding, FoundEvidence};
 
 /// More scores or signals than any product gives; the rest is left out.
 const MOST_SCORES: usize = 64;
@@ -89,10 +89,10 @@ impl Findings {
         Some(text)
     }
 
-    /// The finding with everything collected; `answer` is the answer without images.
+    /// The finding with everything collected, and no evidence yet; `answer` is the answer without images.
     pub fn finish(self, status: FinalStatus, sub_code: Option<String>, reason: String, answer: String) -> Finding {
         let Self { scores, signals, notes } = self;
-        Finding { status, sub_code, reason, scores, signals, answer, notes }
+        Finding { status, sub_code, reason, scores, signals, answer, notes, evidence: FoundEvidence::default() }
     }
 }
 

@@ -31,6 +31,18 @@ pub struct CheckRequest {
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Outcome, ProviderError>> + Send + 'a>>;
 
 pub type Explanation<'a> = Pin<Box<dyn Future<Output = Result<Option<Flow>, ProviderError>> + Send + 'a>>;
+/// What came of asking the provider to delete what it holds about a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is deleted.
+    Deleted,
+    /// The provider did not delete, and says only that. So it answers before there is a result.
+    Declined { code: String },
+    /// The provider has no such call for this account.
+    NotOffered { code: String },
+}
+
+pub type DeleteAnswer<'a> = Pin<Box<dyn Future<Output = Result<Deletion, ProviderError>> + Send + 'a>>;
 
 /// One account at a provider.
 pub trait Provider: Send + Sync {
@@ -55,10 +67,30 @@ pub trait Provider: Send + Sync {
         Box::pin(std::future::ready(Err(InitializeError::Refused { code: "not_available".to_owned() })))
     }
 
+    /// Asks once to delete the result, images and texts of a transaction for good. Safe to repeat. An error with
+    /// `Refused` ends it; `TransactionIdInvalid` and its like mean that the provider holds nothing under this id.
+    fn delete<'a>(&'a self, _: &'a CheckRequest) -> DeleteAnswer<'a> {
+        Box::pin(std::future::ready(Ok(Deletion::NotOffered { code: "not_offered".to_owned() })))
+    }
+
     /// Whether results of this product can be asked for; if not, why, as the end of a sentence about the product.
     /// A provider that asks for all of them alike takes every name.
     fn check_product(&self, _product: Option<&str>) -> Result<(), &'static str> {
         Ok(())
+    }
+}
+
+/// Does what takes long with a large body on a thread where nobody waits meanwhile. `None`: the service is stopping.
+async fn read_body<T: Send + 'static>(length: usize, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if length <= http::SMALL_BODY {
+        return Some(read());
+    }
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => Some(read),
+        Err(broken) => match broken.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
     }
 }
 

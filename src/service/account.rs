@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::domain::TokenHash;
 use crate::domain::schedule::FIRST_POLL;
+use crate::evidence::Downloader;
 use crate::provider::Provider;
 
 /// What the transactions need that we start ourselves.
@@ -77,6 +78,8 @@ pub struct Account {
     pub starting: Starting,
     pub pacing: Pacing,
     pub providers: Rotating<Arc<dyn Provider>>,
+    /// Where its videos may be downloaded from; none where there are no videos.
+    pub downloader: Option<Downloader>,
 }
 
 impl fmt::Debug for Account {

@@ -111,6 +111,7 @@ fn without_result(job: &LeasedJob, status: FinalStatus, reason: String, at: Date
         at,
         recheck: job.recheck,
         replaces: false,
+        evidence: Vec::new(),
     }
 }
 

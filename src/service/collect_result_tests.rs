@@ -6,7 +6,7 @@ use serde_json::Map;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{Finding, VerificationId};
+use crate::domain::{Finding, FoundEvidence, VerificationId};
 use crate::provider::{Answer, CheckRequest, Provider};
 use crate::service::account::{Pacing, Rotating, Starting};
 use crate::store::{Pace, Standing};
@@ -30,6 +30,7 @@ fn account() -> Account {
         starting: Starting::default(),
         pacing: Pacing::default(),
         providers: Rotating::new(Arc::new(Nobody)),
+        downloader: None,
     }
 }
 
@@ -96,6 +97,7 @@ fn a_result_is_final_and_replaces_what_was_there() {
         signals: Map::new(),
         answer: "{}".into(),
         notes: vec!["faceQuality is no number".into()],
+        evidence: FoundEvidence::default(),
     };
     let end = expect_final(after(&job(true), Ok(Outcome::Finished(Box::new(finding))), 0));
     assert_eq!((end.status, end.sub_code.as_deref(), end.replaces), (FinalStatus::Failed, Some("204"), true));
@@ -256,6 +258,7 @@ fn debug_output_of_a_decision_shows_nothing_of_the_answer() {
         signals: Map::from_iter([("face_registration_id".to_owned(), "CANARY-FACE".into())]),
         answer: "CANARY-DOCUMENT".into(),
         notes: vec![],
+        evidence: FoundEvidence::default(),
     };
     let shown = format!("{:?}", after(&job(true), Ok(Outcome::Finished(Box::new(finding))), 0));
     assert!(shown.contains("Passed"));

@@ -1,4 +1,4 @@
-//! Who waits for a verification to become final.
+//! Who waits for something to happen to a verification: that it becomes final, or that its erasure was worked on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

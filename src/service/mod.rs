@@ -1,16 +1,19 @@
-//! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, take a
-//! browser back. The only writers of the store.
+//! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, keep
+//! evidence, take a browser back, erase. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
 pub mod batch;
 pub mod collect_result;
+pub mod erase;
+pub mod evidence;
 pub mod finals;
 pub mod initialize;
 pub mod pace;
 pub mod polls;
 pub mod read_answer;
 pub mod register;
+pub mod retention;
 pub mod returns;
 pub mod wake;
 
@@ -22,11 +25,13 @@ use tokio::sync::OnceCell;
 use crate::clock::Clock;
 use crate::domain::{ReturnKey, VerificationId};
 use crate::entropy::Entropy;
+use crate::evidence::EvidenceStore;
 use crate::lifecycle::Tasks;
 use crate::store::{Collect, Store, StoreError};
 
 use accept_callback::CallbackQueue;
 use account::Account;
+use evidence::Evidence;
 use finals::Finals;
 use wake::Wakes;
 
@@ -39,14 +44,24 @@ pub struct Service {
     pub accounts: Arc<BTreeMap<String, Arc<Account>>>,
     pub callbacks: CallbackQueue,
     pub finals: Finals,
+    /// Who waits for an attempt at the parts of an erasure that are outside the database.
+    pub erasures: Finals,
     pub wakes: Wakes,
+    pub evidence: Evidence,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
 }
 
 impl Service {
     /// The parts, with the queues' tasks started on `tasks`.
-    pub fn new(store: Store, clock: Clock, entropy: Entropy, accounts: Vec<Account>, tasks: &Tasks) -> Self {
+    pub fn new(
+        store: Store,
+        evidence: EvidenceStore,
+        clock: Clock,
+        entropy: Entropy,
+        accounts: Vec<Account>,
+        tasks: &Tasks,
+    ) -> Self {
         let accounts: BTreeMap<_, _> =
             accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect();
         let wakes = Wakes::new(accounts.keys().cloned());
@@ -58,7 +73,9 @@ impl Service {
             accounts: Arc::new(accounts),
             callbacks,
             finals: Finals::default(),
+            erasures: Finals::default(),
             wakes,
+            evidence: Evidence::new(evidence),
             return_key: Arc::default(),
         }
     }

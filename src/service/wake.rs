@@ -20,6 +20,8 @@ pub struct Wakes(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     hints: Notify,
+    erasures: Notify,
+    evidence: Notify,
     accounts: BTreeMap<String, Notify>,
     outgoing: Mutex<Outgoing>,
     has_outgoing: Notify,
@@ -35,6 +37,8 @@ impl Wakes {
     pub fn new(accounts: impl Iterator<Item = String>) -> Self {
         Self(Arc::new(Shared {
             hints: Notify::new(),
+            erasures: Notify::new(),
+            evidence: Notify::new(),
             accounts: accounts.map(|account| (account, Notify::new())).collect(),
             outgoing: Mutex::default(),
             has_outgoing: Notify::new(),
@@ -50,6 +54,15 @@ impl Wakes {
         self.0.hints.notified().await;
     }
 
+    /// There is a new erasure.
+    pub fn erasures(&self) {
+        self.0.erasures.notify_one();
+    }
+
+    pub async fn wait_for_erasures(&self) {
+        self.0.erasures.notified().await;
+    }
+
     /// There may be work for `account`; known here only.
     pub fn account(&self, account: &str) {
         if let Some(notify) = self.0.accounts.get(account) {
@@ -57,8 +70,19 @@ impl Wakes {
         }
     }
 
+    /// There may be work for all accounts, and evidence to look after.
     pub fn all_accounts(&self) {
         self.0.accounts.values().for_each(Notify::notify_one);
+        self.0.evidence.notify_one();
+    }
+
+    /// There may be evidence to ask for again.
+    pub fn evidence(&self) {
+        self.0.evidence.notify_one();
+    }
+
+    pub async fn wait_for_evidence(&self) {
+        self.0.evidence.notified().await;
     }
 
     pub async fn wait_for_work(&self, account: &str) {

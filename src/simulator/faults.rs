@@ -40,6 +40,10 @@ pub enum FaultKind {
     Html,
     /// 200 without a body.
     Empty,
+    /// Videos: the right bytes, one at a time, `delay_ms` (default 1000) apart.
+    Drip,
+    /// Videos: announced longer than it is.
+    WrongLength,
     /// 200 with a body of `bytes` (default 65 MiB), valid JSON until it ends.
     Huge,
 }

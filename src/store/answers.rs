@@ -19,8 +19,9 @@ pub enum AnswerRead {
     NotFound,
     /// There is no verdict, or none of this revision.
     NoVerdict,
-    /// The verification ended so without an answer.
+    /// The verification ended so without an answer, or the answer is not kept any longer.
     NotKept(FinalStatus),
+    Erased,
     /// The answer as it was stored; that it was read is recorded and committed.
     Read(String),
 }
@@ -37,10 +38,18 @@ impl Store {
         // One statement, and a statement is over only after its commit: nobody has the answer before its record.
         let row = sqlx::query!(
             r#"-- read_answer
-            WITH wanted AS MATERIALIZED (
+            WITH alive AS MATERIALIZED (
+                -- An erasure waits for whoever reads, or is over first.
+                SELECT verification_id
+                FROM verifications
+                WHERE verification_id = $1
+                AND erased_at IS NULL
+                FOR KEY SHARE
+            ), wanted AS MATERIALIZED (
                 SELECT verification_id, revision, status, answer
                 FROM verdicts
                 WHERE verification_id = $1
+                AND EXISTS (SELECT FROM alive)
                 AND CASE WHEN $2::integer IS NULL THEN superseded_at IS NULL ELSE revision = $2 END
                 LIMIT 1
             ), recorded AS (
@@ -50,7 +59,7 @@ impl Store {
                 FROM wanted
                 WHERE answer IS NOT NULL
             )
-            SELECT w.status AS "status?", w.answer
+            SELECT w.status AS "status?", w.answer AS "answer?", NOT EXISTS (SELECT FROM alive) AS "erased!"
             FROM verifications v
             LEFT JOIN wanted w ON true
             WHERE v.verification_id = $1"#,
@@ -63,6 +72,9 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         let Some(row) = row else { return Ok(AnswerRead::NotFound) };
+        if row.erased {
+            return Ok(AnswerRead::Erased);
+        }
         Ok(match (row.status, row.answer) {
             (_, Some(answer)) => AnswerRead::Read(answer),
             (Some(status), None) => AnswerRead::NotKept(parse_final(&status, id)?),

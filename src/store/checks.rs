@@ -3,11 +3,13 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::evidence::{self, CaptureLease, EvidenceNote};
 use super::{Store, StoreError};
 use crate::domain::schedule::Lane;
-use crate::domain::{FinalStatus, VerificationId};
+use crate::domain::{EvidenceKind, EvidenceState, FinalStatus, VerificationId};
 
 /// A check that ended the verification.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub struct CheckedFinal {
     pub recheck: bool,
     /// Only a verdict of the provider replaces an earlier one; anything else ends a recheck without a trace.
     pub replaces: bool,
+    /// What the answer says about evidence. Its bytes and links are never here.
+    pub evidence: Vec<EvidenceNote>,
 }
 
 impl fmt::Debug for CheckedFinal {
@@ -65,6 +69,17 @@ pub struct Recorded {
     pub callback_at: Option<DateTime<Utc>>,
     /// A hint came meanwhile, so the provider is asked once more before it ends without a result.
     pub again: bool,
+    /// The evidence that this worker captures now.
+    pub captures: Vec<CaptureLease>,
+    /// Evidence that ended with this answer, without being captured.
+    pub evidence_ended: Vec<(EvidenceKind, EvidenceState)>,
+}
+
+impl Recorded {
+    fn new(id: Uuid, revision: Option<i32>, callback_at: Option<DateTime<Utc>>, again: bool) -> Self {
+        let id = VerificationId(id);
+        Self { id, revision, callback_at, again, captures: Vec::new(), evidence_ended: Vec::new() }
+    }
 }
 
 /// What both statements about final checks take, one array for each column.
@@ -112,15 +127,37 @@ impl Store {
         // Most checks bring the first result, which takes a fraction of the statement for all cases.
         let is_first_result = |check: &&CheckedFinal| !check.recheck && !check.status.reopens_on_hint();
         let (first, rare): (Vec<_>, Vec<_>) = checks.iter().partition(is_first_result);
-        let mut recorded = if first.is_empty() { Vec::new() } else { self.record_first_results(&first).await? };
+        let mut recorded = if first.is_empty() { Vec::new() } else { self.record_part(&first, true).await? };
         if !rare.is_empty() {
-            recorded.extend(self.record_rare_finals(&rare).await?);
+            recorded.extend(self.record_part(&rare, false).await?);
         }
         Ok(recorded)
     }
 
+    /// Stores checks of one sort: by one statement, or with evidence by two in one transaction.
+    async fn record_part(&self, checks: &[&CheckedFinal], are_first: bool) -> Result<Vec<Recorded>, StoreError> {
+        let record = async |connection: &mut PgConnection| {
+            if are_first {
+                Self::record_first_results(connection, checks).await
+            } else {
+                Self::record_rare_finals(connection, checks).await
+            }
+        };
+        if checks.iter().all(|check| check.evidence.is_empty()) {
+            return record(&mut *self.pool.acquire().await?).await;
+        }
+        let mut transaction = self.pool.begin().await?;
+        let mut recorded = record(&mut transaction).await?;
+        evidence::note(&mut transaction, checks, &mut recorded).await?;
+        transaction.commit().await?;
+        Ok(recorded)
+    }
+
     /// Stores results of verifications that had none.
-    async fn record_first_results(&self, checks: &[&CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
+    async fn record_first_results(
+        connection: &mut PgConnection,
+        checks: &[&CheckedFinal],
+    ) -> Result<Vec<Recorded>, StoreError> {
         let columns = Columns::of(checks);
         let rows = sqlx::query!(
             r#"-- record_first_results
@@ -171,21 +208,16 @@ impl Store {
             &columns.details as _,
             &columns.times,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(connection)
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| Recorded {
-                id: VerificationId(row.verification_id),
-                revision: Some(1),
-                callback_at: row.callback_at,
-                again: false,
-            })
-            .collect())
+        Ok(rows.into_iter().map(|row| Recorded::new(row.verification_id, Some(1), row.callback_at, false)).collect())
     }
 
     /// Stores what may meet an earlier verdict, or come too early to be one.
-    async fn record_rare_finals(&self, checks: &[&CheckedFinal]) -> Result<Vec<Recorded>, StoreError> {
+    async fn record_rare_finals(
+        connection: &mut PgConnection,
+        checks: &[&CheckedFinal],
+    ) -> Result<Vec<Recorded>, StoreError> {
         let columns = Columns::of(checks);
         let replaces: Vec<bool> = checks.iter().map(|check| check.replaces).collect();
         let rows = sqlx::query!(
@@ -241,6 +273,14 @@ impl Store {
                     AND v.superseded_at IS NULL
                     LIMIT 1
                 ) p ON true
+                -- An erased one has no job; should somebody have made one all the same, nothing comes of it.
+                CROSS JOIN LATERAL (
+                    SELECT erased_at
+                    FROM verifications
+                    WHERE verifications.verification_id = d.verification_id
+                    LIMIT 1
+                ) e
+                WHERE e.erased_at IS NULL
             ), superseded AS (
                 UPDATE verdicts v
                 SET superseded_at = d.at
@@ -300,16 +340,11 @@ impl Store {
             &columns.times,
             &replaces,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(connection)
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| Recorded {
-                id: VerificationId(row.verification_id),
-                revision: row.revision,
-                callback_at: row.callback_at,
-                again: row.again,
-            })
+            .map(|row| Recorded::new(row.verification_id, row.revision, row.callback_at, row.again))
             .collect())
     }
 

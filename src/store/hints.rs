@@ -71,6 +71,8 @@ pub enum Collect {
     NotFound,
     /// It is final, and only a recheck asks again.
     AlreadyFinal(FinalStatus),
+    /// It is final, and nothing asks again.
+    Erased,
 }
 
 /// The detail that the history shows of a callback.
@@ -107,8 +109,11 @@ async fn look_up_and_accept(
         r#"-- look_up_and_accept
         WITH found AS (
             SELECT i.n, i.at, i.detail, v.verification_id, v.account, v.expect_video, v.callback_token_sha256,
+                v.erased_at IS NOT NULL AS erased,
                 CASE WHEN v.expect_video THEN 0 ELSE 1 END AS lane,
                 CASE
+                    -- Its token is gone, so none is wrong; nothing is recorded either.
+                    WHEN v.erased_at IS NOT NULL THEN 'right'
                     WHEN v.callback_token_sha256 IS NULL THEN i.account_token
                     WHEN v.callback_token_sha256 = i.token THEN 'right'
                     ELSE 'wrong'
@@ -127,9 +132,10 @@ async fn look_up_and_accept(
             SELECT account, lane, verification_id, at, 'callback', token = 'right', detail::json
             FROM found
             WHERE token <> 'wrong'
+            AND NOT erased
         )
         SELECT n AS "n!", token <> 'wrong' AS "accepted!", verification_id AS "verification_id!",
-            expect_video AS "expect_video!", callback_token_sha256
+            expect_video AS "expect_video!", callback_token_sha256, erased AS "erased!"
         FROM found"#,
         &accounts as _,
         &transaction_ids as _,
@@ -144,6 +150,9 @@ async fn look_up_and_accept(
         let place = usize::try_from(row.n - 1).ok().and_then(|n| Some((*wanted.get(n)?, *arrivals.get(n)?)));
         let Some((place, arrival)) = place else { continue };
         arrived[place] = if row.accepted { Arrived::Accepted } else { Arrived::TokenMismatch };
+        if row.erased {
+            continue;
+        }
         let id = VerificationId(row.verification_id);
         let token = row.callback_token_sha256.map(|hash| token_hash(&hash, id)).transpose()?;
         let registration = Registration { id, expect_video: row.expect_video, token };
@@ -314,20 +323,24 @@ impl Store {
 
     /// Records the merchant's request to ask the provider now.
     ///
-    /// A final verification other than `void` and `expired` is asked about again only with `recheck`.
+    /// A final verification other than `void` and `expired` is asked about again only with `recheck`, an erased one never.
     pub async fn collect(&self, id: VerificationId, recheck: bool, now: DateTime<Utc>) -> Result<Collect, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let found = sqlx::query!(
             r#"-- collect: what it is about
-            SELECT v.account, v.expect_video, d.status AS "status?"
+            SELECT v.account, v.expect_video, v.erased_at, d.status AS "status?"
             FROM verifications v
             LEFT JOIN verdicts d ON d.verification_id = v.verification_id AND d.superseded_at IS NULL
-            WHERE v.verification_id = $1"#,
+            WHERE v.verification_id = $1
+            FOR KEY SHARE OF v"#,
             id.0
         )
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(found) = found else { return Ok(Collect::NotFound) };
+        if found.erased_at.is_some() {
+            return Ok(Collect::Erased);
+        }
         let status = found.status.map(|status| parse_final(&status, id)).transpose()?;
         if let Some(status) = status
             && !status.reopens_on_hint()

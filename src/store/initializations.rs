@@ -115,7 +115,13 @@ impl Store {
         sqlx::query!(
             "-- register_initialized
             UPDATE initializations
-            SET state = 'registered', code = NULL, verification_id = $2, client = $3, finished_at = $4
+            SET state = 'registered', code = NULL, verification_id = $2, finished_at = $4,
+                -- It may have been registered by its id, and erased, before this was stored.
+                client = CASE WHEN NOT EXISTS (
+                    SELECT FROM verifications
+                    WHERE verification_id = $2
+                    AND erased_at IS NOT NULL
+                ) THEN $3 END
             WHERE initialization_id = $1
             AND state IN ('started', 'lost')",
             id,

@@ -1,6 +1,8 @@
 //! What callbacks need to know of the verifications registered or called back lately, without asking the database.
 //!
-//! Sound because rows of `verifications` are never updated: what was committed once stays true, on every replica.
+//! Sound because rows of `verifications` are never updated but by an erasure: what was committed once stays true, on
+//! every replica. A callback of an erased one that is still known somewhere is recorded as a hint, which `take_hints`
+//! drops.
 //! What is not here is looked up, so forgetting costs a look-up and nothing else.
 
 use std::fmt;
@@ -60,6 +62,11 @@ impl Known {
     pub fn remember(&self, account: &str, transaction_id: &str, registration: Registration) {
         let key = Key::of(account, transaction_id);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, registration);
+    }
+
+    pub fn forget(&self, account: &str, transaction_id: &str) {
+        let key = Key::of(account, transaction_id);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 
     pub fn find(&self, account: &str, transaction_id: &str) -> Option<Registration> {

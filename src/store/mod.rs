@@ -6,15 +6,20 @@
 
 mod accounts;
 mod answers;
+mod captures;
 mod checks;
 mod collect_jobs;
+mod erasures;
 mod error;
+mod evidence;
 mod hints;
 mod initializations;
 mod known;
 mod lease_due;
 mod migrate;
+mod receipts;
 mod records;
+mod retention;
 mod returns;
 mod secrets;
 mod signals;
@@ -33,12 +38,19 @@ pub use accounts::{AccountHealth, CallSlot, Failing, Outage, PollLoad};
 pub use answers::{AnswerRead, Reader};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
+pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
+pub use evidence::{
+    CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
+    OrphanedCapture, StoredEvidence,
+};
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
-pub use records::{Filter, HistoryRow, Record, RecordVerdict};
+pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
+pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
+pub use retention::Retained;
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
 pub use take_hints::{Nudged, TakenHints};
@@ -94,6 +106,17 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
+    }
+
+    /// The time of the database.
+    pub async fn database_now(&self) -> Result<chrono::DateTime<chrono::Utc>, StoreError> {
+        let now = sqlx::query_scalar!(
+            r#"-- database_now
+            SELECT database_now() AS "now!""#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(now)
     }
 
     /// Closes all connections once they are idle.

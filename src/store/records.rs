@@ -3,6 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -29,6 +30,22 @@ pub struct Record {
     pub due_at: Option<DateTime<Utc>>,
     pub checking: bool,
     pub last_error: Option<String>,
+    pub erased_at: Option<DateTime<Utc>>,
+    /// By kind.
+    pub evidence: Vec<RecordEvidence>,
+}
+
+/// One piece of a verification's evidence, as it stands.
+#[derive(Debug, Deserialize)]
+pub struct RecordEvidence {
+    pub kind: String,
+    pub state: String,
+    pub content_type: Option<String>,
+    pub bytes: Option<u64>,
+    /// In hex.
+    pub sha256: Option<String>,
+    pub stored_at: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
 }
 
 /// The current verdict of a final verification.
@@ -36,7 +53,8 @@ pub struct RecordVerdict {
     pub revision: i32,
     pub status: FinalStatus,
     pub sub_code: Option<String>,
-    pub reason: String,
+    /// `None`: erased.
+    pub reason: Option<String>,
     pub scores: Box<RawValue>,
     pub signals: Box<RawValue>,
     pub decided_at: DateTime<Utc>,
@@ -98,8 +116,16 @@ impl Store {
                 metadata AS "metadata: Json<Box<RawValue>>", registered_at AS "registered_at!", status AS "status!",
                 revision, sub_code, reason, scores AS "scores: Json<Box<RawValue>>",
                 signals AS "signals: Json<Box<RawValue>>", decided_at, callback_at, hinted_at, checks AS "checks!",
-                due_at, checking AS "checking!", last_error
-            FROM verification_records
+                due_at, checking AS "checking!", last_error, erased_at,
+                e.evidence AS "evidence: Json<Vec<RecordEvidence>>"
+            FROM verification_records r
+            LEFT JOIN LATERAL (
+                SELECT json_agg(json_build_object('kind', kind, 'state', state, 'content_type', content_type,
+                    'bytes', bytes, 'sha256', encode(sha256, 'hex'), 'stored_at', stored_at, 'reason', reason)
+                    ORDER BY kind) AS evidence
+                FROM evidence
+                WHERE evidence.verification_id = r.verification_id
+            ) e ON true
             WHERE verification_id = ANY($1)
             ORDER BY verification_id DESC"#,
             ids
@@ -109,13 +135,13 @@ impl Store {
         rows.into_iter()
             .map(|row| {
                 let id = VerificationId(row.verification_id);
-                let verdict = match (row.revision, row.reason, row.scores, row.signals, row.decided_at) {
-                    (Some(revision), Some(reason), Some(Json(scores)), Some(Json(signals)), Some(decided_at)) => {
+                let verdict = match (row.revision, row.scores, row.signals, row.decided_at) {
+                    (Some(revision), Some(Json(scores)), Some(Json(signals)), Some(decided_at)) => {
                         Some(RecordVerdict {
                             revision,
                             status: parse_final(&row.status, id)?,
                             sub_code: row.sub_code,
-                            reason,
+                            reason: row.reason,
                             scores,
                             signals,
                             decided_at,
@@ -144,6 +170,8 @@ impl Store {
                     due_at: row.due_at,
                     checking: row.checking,
                     last_error: row.last_error,
+                    erased_at: row.erased_at,
+                    evidence: row.evidence.map(|Json(evidence)| evidence).unwrap_or_default(),
                 })
             })
             .collect()
@@ -303,13 +331,15 @@ impl Store {
                 SELECT at, CASE kind WHEN 'collect' THEN 'operator' ELSE kind END, detail, hint_id, 1
                 FROM hints
                 WHERE verification_id = $1
+                AND EXISTS (SELECT FROM verifications WHERE verification_id = $1 AND erased_at IS NULL)
             ) AS everything
             ORDER BY at, part, history_id"#,
             id.0
         )
         .fetch_all(&self.pool)
         .await?;
-        if rows.is_empty() {
+        // Retention may have left nothing of one that is there.
+        if rows.is_empty() && !self.is_registered(id).await? {
             return Ok(None);
         }
         rows.into_iter()
@@ -326,6 +356,17 @@ impl Store {
             })
             .collect::<Result<_, _>>()
             .map(Some)
+    }
+
+    async fn is_registered(&self, id: VerificationId) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"-- is_registered
+            SELECT EXISTS (SELECT FROM verifications WHERE verification_id = $1) AS "found!""#,
+            id.0
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(found)
     }
 
     /// Of these verifications, those that are final.

@@ -27,7 +27,7 @@ impl Store {
         let row = sqlx::query!(
             "-- record_return
             WITH verification AS (
-                SELECT verification_id, account, return_url, expect_video
+                SELECT verification_id, account, return_url, expect_video, erased_at
                 FROM verifications
                 WHERE verification_id = $1
                 AND account = $2
@@ -36,6 +36,7 @@ impl Store {
                 SELECT account, CASE WHEN expect_video THEN $4::smallint ELSE $5::smallint END, verification_id, $3,
                     'callback', false, json_build_object('source', 'return')
                 FROM verification
+                WHERE erased_at IS NULL
             )
             SELECT return_url
             FROM verification",

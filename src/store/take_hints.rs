@@ -144,7 +144,7 @@ impl Store {
         Ok(TakenHints { nudged, taken: usize::try_from(seen).unwrap_or(0) })
     }
 
-    /// Works in the hints, among the first `limit`, whose verification has no open job.
+    /// Works in the hints, among the first `limit`, whose verification has no open job. Those of an erased one are dropped.
     async fn take_closed_hints(&self, limit: i64, now: DateTime<Utc>) -> Result<Vec<Nudged>, StoreError> {
         let rows = sqlx::query!(
             r#"-- take_closed_hints
@@ -167,6 +167,14 @@ impl Store {
             ), forgotten AS (
                 DELETE FROM hints
                 WHERE ctid = ANY (ARRAY(SELECT place FROM taken))
+            ), alive AS MATERIALIZED (
+                -- An erasure holds these rows until it is committed. Of what it erased nothing is written any more.
+                SELECT verification_id
+                FROM verifications
+                WHERE verification_id = ANY (ARRAY(SELECT verification_id FROM taken))
+                AND erased_at IS NULL
+                ORDER BY verification_id
+                FOR KEY SHARE
             ), closed AS MATERIALIZED (
                 SELECT verification_id,
                     min(account) AS account,
@@ -176,6 +184,7 @@ impl Store {
                     min(at) FILTER (WHERE authenticated) AS hinted_at,
                     bool_or(CASE WHEN kind = 'collect' THEN detail ->> 'recheck' = 'true' ELSE false END) AS recheck
                 FROM taken
+                JOIN alive USING (verification_id)
                 GROUP BY verification_id
                 ORDER BY verification_id
             ), reopened AS (

@@ -37,7 +37,8 @@ pub enum Registered {
         id: VerificationId,
         hinted: bool,
     },
-    /// The same transaction was registered before, with the same data as far as it was given.
+    /// The same transaction was registered before, with the same data as far as it was given, and, when it was erased
+    /// since, as far as it is left.
     Same(VerificationId),
     /// The same transaction was registered before, with other data in these members.
     Conflict {
@@ -157,7 +158,7 @@ async fn compare_with_stored(
     let stored = sqlx::query!(
         r#"-- compare_with_stored
         SELECT verification_id, merchant_biz_id, product, expect_video, return_url, callback_token_sha256,
-            metadata AS "metadata: Json<Box<RawValue>>"
+            metadata AS "metadata: Json<Box<RawValue>>", erased_at IS NOT NULL AS "erased!"
         FROM verifications
         WHERE account = $1
         AND transaction_id = $2"#,
@@ -172,17 +173,20 @@ async fn compare_with_stored(
         ("merchant_biz_id", new.merchant_biz_id.as_ref().is_some_and(|given| *given != stored.merchant_biz_id)),
         ("product", new.product.is_some() && new.product != stored.product),
         ("expect_video", new.expect_video.is_some_and(|given| given != stored.expect_video)),
-        ("return_url", new.return_url.is_some() && new.return_url != stored.return_url),
+        ("return_url", !stored.erased && new.return_url.is_some() && new.return_url != stored.return_url),
         (
             "callback_token",
-            new.callback_token
-                .is_some_and(|given| stored.callback_token_sha256.as_deref() != Some(&given.as_bytes()[..])),
+            !stored.erased
+                && new
+                    .callback_token
+                    .is_some_and(|given| stored.callback_token_sha256.as_deref() != Some(&given.as_bytes()[..])),
         ),
         (
             "metadata",
-            new.metadata.as_ref().is_some_and(|given| {
-                stored.metadata.is_none_or(|Json(stored)| !json::is_same(given.get(), stored.get()))
-            }),
+            !stored.erased
+                && new.metadata.as_ref().is_some_and(|given| {
+                    stored.metadata.is_none_or(|Json(stored)| !json::is_same(given.get(), stored.get()))
+                }),
         ),
     ];
     let members: Vec<_> = differs.into_iter().filter_map(|(member, differs)| differs.then_some(member)).collect();

@@ -10,22 +10,25 @@ const MOST_LINES: usize = 500;
 /// What each module may use of ours. What is not listed may use nothing of ours.
 ///
 /// `lifecycle` stands where tasks are started and stopped: the queues of the service, the loops, the listeners.
-const MAY_USE: [(&str, &[&str]); 5] = [
+const MAY_USE: [(&str, &[&str]); 6] = [
     ("http", &["service", "store", "domain", "clock", "lifecycle"]),
-    ("jobs", &["service", "store", "provider", "domain", "clock", "lifecycle"]),
-    ("service", &["store", "provider", "domain", "clock", "entropy", "lifecycle"]),
+    ("jobs", &["service", "store", "provider", "evidence", "domain", "clock", "lifecycle"]),
+    ("service", &["store", "provider", "evidence", "domain", "clock", "entropy", "lifecycle"]),
     ("store", &["domain", "clock"]),
     ("provider", &["domain", "clock", "entropy"]),
+    ("evidence", &["domain"]),
 ];
 
 /// They put the others together.
 const USE_ANYTHING: [&str; 5] = ["main", "lib", "cli", "app", "rotation"];
 
 /// What may stand only in files whose path begins so.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("axum::", &["http/", "simulator/"]),
     ("sqlx::", &["store/", "app.rs", "private_postgres/"]),
-    ("reqwest::", &["provider/http.rs", "simulator/"]),
+    ("reqwest::", &["provider/http.rs", "evidence/", "simulator/"]),
+    ("opendal::", &["evidence/"]),
+    ("age::", &["evidence/"]),
     ("std::env::", &["config/"]),
     ("tokio::spawn(", &["lifecycle.rs", "simulator/"]),
     ("tokio::task::spawn(", &["lifecycle.rs", "simulator/"]),

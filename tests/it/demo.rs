@@ -13,7 +13,7 @@ async fn the_demo_ends_as_expected_whatever_is_configured_here() {
     let said = run(&mut command).await;
     assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
     assert_eq!(said.err, "", "errors that belong to the show confuse nobody");
-    assert!(said.out.contains("36 of 36 as expected"), "{}", said.out);
+    assert!(said.out.contains("38 of 38 as expected"), "{}", said.out);
     assert!(!said.out.contains('\x1b'), "no colours without a terminal");
     for case in [
         "passed",
@@ -33,6 +33,8 @@ async fn the_demo_ends_as_expected_whatever_is_configured_here() {
         "result not there yet",
         "result pending",
         "access key refused",
+        "with a video",
+        "link of video dead",
         "transaction unknown",
         "person gives up",
         "provider down 30 days",

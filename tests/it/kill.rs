@@ -70,8 +70,12 @@ impl Service {
             access_key_id = "sim-key-id"
             access_key_secret = "sim-key-secret"
             qps = {QPS}
+            return_images = false
+            [evidence]
+            url = "file:{}"
             "#,
-            data_dir.display()
+            data_dir.display(),
+            folder.path().join("evidence").display()
         );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         Self { folder, public, internal, database_url, child: None, http: http_client() }

@@ -9,6 +9,8 @@ mod architecture;
 mod budget;
 #[cfg(feature = "simulator")]
 mod callbacks;
+#[cfg(feature = "simulator")]
+mod canary;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
 #[cfg(feature = "simulator")]
@@ -16,6 +18,10 @@ mod codes;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(feature = "simulator")]
+mod erasure;
+#[cfg(feature = "simulator")]
+mod evidence;
 #[cfg(feature = "simulator")]
 mod initialize;
 #[cfg(all(feature = "simulator", unix))]
@@ -30,6 +36,8 @@ mod private_postgres;
 mod readme;
 #[cfg(feature = "simulator")]
 mod replicas;
+#[cfg(feature = "simulator")]
+mod retention;
 #[cfg(feature = "simulator")]
 mod returns;
 #[cfg(feature = "simulator")]

@@ -300,6 +300,7 @@ fn passed(id: VerificationId, token: Uuid, at: DateTime<Utc>) -> CheckedFinal {
         at,
         recheck: false,
         replaces: true,
+        evidence: Vec::new(),
     }
 }
 

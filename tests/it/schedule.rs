@@ -626,7 +626,7 @@ async fn a_flow_that_is_given_up_says_how_far_the_person_came() {
         (&broken, &broken_id, "The flow was interrupted at the page FACE (code 1006)."),
     ] {
         let pool = test.database.pool().await;
-        sqlx::query("UPDATE collect_jobs SET due_at = 'infinity' WHERE verification_id <> $1::text::uuid")
+        sqlx::query("UPDATE collect_jobs SET due_at = '2100-01-01' WHERE verification_id <> $1::text::uuid")
             .bind(id)
             .execute(&pool)
             .await

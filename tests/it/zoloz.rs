@@ -359,7 +359,8 @@ async fn an_account_turns_verified_answers_into_outcomes() {
         (Mode::Plain, Reply::signed(Mode::Plain, "200 OK", &result("F", "PROCESSING")), None),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = ZolozClient::new(settings(mode, &listener), http(), Clock::manual(start()), Entropy::seeded(1));
+        let client =
+            ZolozClient::new(settings(mode, &listener), false, http(), Clock::manual(start()), Entropy::seeded(1));
         let request = CheckRequest { transaction_id: "t1".to_owned(), merchant_biz_id: "b1".to_owned(), product: None };
         let (outcome, _) = tokio::join!(client.check_result(&request), serve(&listener, reply));
         match (outcome.unwrap(), expected) {

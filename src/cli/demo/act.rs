@@ -28,6 +28,7 @@ impl Act<'_> {
                     sub_code: sub_code.map(str::to_owned),
                     not_completed_calls: *not_completed_calls,
                     pending_calls: *pending_calls,
+                    doc_video: self.case.video,
                     ..CreateTransaction::default()
                 };
                 self.at_alibaba(transaction).await?
@@ -47,10 +48,16 @@ impl Act<'_> {
         let url = stage.callback_url(case.account);
         let token = stage.entropy.hex32();
         let register = async |transaction_id: &str, merchant_biz_id: Option<&str>, callback_token: Option<&str>| {
-            let (account, case) = (case.account, case.name);
-            let product = "FACE_LIVENESS";
-            self.register(Registration { account, transaction_id, merchant_biz_id, callback_token, product, case })
-                .await
+            self.register(Registration {
+                account: case.account,
+                transaction_id,
+                merchant_biz_id,
+                callback_token,
+                product: "FACE_LIVENESS",
+                expect_video: case.video,
+                case: case.name,
+            })
+            .await
         };
         if case.story == Story::Initialized {
             let wish = json!({"ProductCode": "FACE_LIVENESS", "MetaInfo": "{}", "MerchantUserId": "u-1"});
@@ -140,6 +147,7 @@ impl Act<'_> {
                 merchant_biz_id: Some(&created.merchant_biz_id),
                 callback_token: None,
                 product: name(product),
+                expect_video: false,
                 case: case.name,
             })
             .await?;

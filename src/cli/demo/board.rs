@@ -20,6 +20,8 @@ pub struct Seen {
     pub is_final: bool,
     /// The codes of the checks, oldest first.
     pub checks: Vec<String>,
+    /// What there is of images and videos.
+    pub evidence: String,
     /// From the callback, or else the registration, to the end, by the service's clock.
     pub took: Option<Duration>,
     /// What is wrong with the account at the end.
@@ -34,7 +36,10 @@ impl Seen {
         text(body, "status").unwrap_or_default().clone_into(&mut self.status);
         self.sub_code = text(body, "sub_code").map(str::to_owned);
         self.score = body["scores"]["face_comparison"].as_number().map(ToString::to_string);
-        self.is_final = body["final"] == true;
+        let evidence = body["evidence"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let one = |one: &Value| format!("{} {}", text(one, "kind").unwrap_or("?"), text(one, "state").unwrap_or("?"));
+        self.evidence = evidence.iter().map(one).collect::<Vec<_>>().join(", ");
+        self.is_final = body["final"] == true && evidence.iter().all(|one| one["state"] != "pending");
         self.checks = checks;
         let from = text(body, "callback_at").or_else(|| text(body, "registered_at"));
         self.took = from.zip(text(body, "final_at")).and_then(|(from, to)| {
@@ -71,6 +76,9 @@ pub fn differences(case: &Case, seen: &Seen) -> Vec<String> {
     compare("sub-code", or_nothing(expected.sub_code), or_nothing(seen.sub_code.as_deref()));
     compare("score", or_nothing(expected.score), or_nothing(seen.score.as_deref()));
     compare("answers to callbacks", join(expected.heard), join(&seen.heard));
+    if let Some(evidence) = expected.evidence {
+        compare("evidence", evidence.to_owned(), or_nothing(Some(&seen.evidence)));
+    }
     compare("trouble of the account", or_nothing(expected.trouble), or_nothing(seen.trouble.as_deref()));
     match expected.checks {
         Checks::Exactly(checks) => compare("checks", join(checks), join(&seen.checks)),

@@ -99,6 +99,8 @@ pub struct Expected {
     /// How the service answered those who told it that the person is done.
     pub heard: &'static [u16],
     pub checks: Checks,
+    /// What there is of images and videos, where the case is about them.
+    pub evidence: Option<&'static str>,
     /// What is wrong with the account at the end.
     pub trouble: Option<&'static str>,
 }
@@ -109,6 +111,8 @@ pub struct Case {
     pub account: &'static str,
     pub process: Process,
     pub fault: Option<Fault>,
+    /// The provider records a video.
+    pub video: bool,
     pub story: Story,
     pub ends: Ends,
     pub expected: Expected,
@@ -122,6 +126,7 @@ impl Case {
             account: MAIN,
             process: Process::Alibaba { sub_code: None, not_completed_calls: 0, pending_calls: 0 },
             fault: None,
+            video: false,
             story: Story::CalledBack(1),
             ends: Ends::Soon,
             expected: Expected {
@@ -130,6 +135,7 @@ impl Case {
                 score: Some("99.99"),
                 heard: &[200],
                 checks: Checks::Exactly(&["200"]),
+                evidence: None,
                 trouble: None,
             },
         }
@@ -190,6 +196,12 @@ impl Case {
         Self { fault: Some(fault), ..self }
     }
 
+    /// Its images and its video are stored.
+    fn with_video(self) -> Self {
+        let evidence = Some("face_image stored, reference_image stored, video stored");
+        Self { video: true, expected: Expected { evidence, ..self.expected }, ..self }
+    }
+
     /// Its account stays in trouble.
     fn trouble(self, trouble: &'static str) -> Self {
         Self { expected: Expected { trouble: Some(trouble), ..self.expected }, ..self }
@@ -217,6 +229,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn alibaba() -> Vec<Case> {
+    let link_dead = Fault { operation: Some("Video".to_owned()), status: Some(403), ..fault(FaultKind::Status) };
     let key_refused = Fault { code: Some("InvalidAccessKeyId.NotFound".to_owned()), ..fault(FaultKind::Code) };
     vec![
         Case::alibaba("passed"),
@@ -250,6 +263,9 @@ fn alibaba() -> Vec<Case> {
             .fault(key_refused)
             .account(KEY_REFUSED)
             .checks(&["InvalidAccessKeyId.NotFound", "200"]),
+        Case::alibaba("with a video").with_video(),
+        // The provider is asked for a new link.
+        Case::alibaba("link of video dead").with_video().fault(link_dead).checks(&["200", "200"]),
         Case::alibaba("transaction unknown")
             .story(Story::Unknown, &[200])
             .checks(&["TransactionIdInvalid"])

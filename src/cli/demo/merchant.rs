@@ -25,6 +25,7 @@ pub struct Registration<'a> {
     pub merchant_biz_id: Option<&'a str>,
     pub callback_token: Option<&'a str>,
     pub product: &'a str,
+    pub expect_video: bool,
     pub case: &'a str,
 }
 
@@ -61,6 +62,7 @@ impl Merchant {
             "account": registration.account,
             "transaction_id": registration.transaction_id,
             "product": registration.product,
+            "expect_video": registration.expect_video,
             "metadata": { "case": registration.case },
         });
         for (name, value) in
@@ -121,7 +123,7 @@ impl Merchant {
         for (case, seen) in board.state().seen.iter().enumerate() {
             let Some(id) = &seen.id else { continue };
             let Some(body) = items.iter().find(|item| item["id"] == id.as_str()) else { continue };
-            let version = json!([body["status"], body["attempts"], body["revision"]]);
+            let version = json!([body["status"], body["attempts"], body["revision"], body["evidence"]]);
             if versions[case] == version {
                 continue;
             }

@@ -194,8 +194,11 @@ fn configuration(names: &Names<'_>) -> anyhow::Result<String> {
         name = "demo"
         sha256 = "{digest}"
         scopes = ["register", "read", "evidence", "operate", "erase"]
+        [evidence]
+        url = "file:{}"
         "#,
-        folder.join("data").display()
+        folder.join("data").display(),
+        folder.join("evidence").display()
     );
     for account in ALIBABA {
         let token = if account == WITHOUT_TOKEN { "" } else { account_token };

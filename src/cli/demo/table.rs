@@ -78,6 +78,11 @@ fn row(case: &Case, seen: &Seen, colours: bool) -> String {
     let heard = seen.heard.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let heard = Some(heard).filter(|heard| !heard.is_empty());
     let took = seen.took.map(took).unwrap_or_default();
+    let mut checks = squeezed(&seen.checks);
+    if case.expected.evidence.is_some() && seen.is_final {
+        let stored = seen.evidence.matches(" stored").count();
+        checks.push_str(&format!("; {stored} files stored"));
+    }
     let cells = [
         (case.name.to_owned(), ""),
         (case.account.to_owned(), ""),
@@ -86,7 +91,7 @@ fn row(case: &Case, seen: &Seen, colours: bool) -> String {
         (heard.unwrap_or_else(nothing), ""),
         (took, ""),
         verdict,
-        (squeezed(&seen.checks), ""),
+        (checks, ""),
     ];
     line(cells, colours)
 }

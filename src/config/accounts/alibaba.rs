@@ -9,16 +9,8 @@ use url::Url;
 use crate::config::reader::{Outcome, Reader, not_among};
 use crate::config::urls;
 
-pub(super) const KEYS: [&str; 8] = [
-    "region",
-    "network",
-    "signature",
-    "access_key_id",
-    "access_key_secret",
-    "return_images",
-    "video_retention",
-    "download_hosts",
-];
+pub(super) const KEYS: [&str; 7] =
+    ["region", "network", "signature", "access_key_id", "access_key_secret", "video_retention", "download_hosts"];
 
 pub(super) const VIDEO_RETENTION: Duration = Duration::from_mins(30);
 pub(super) const VIDEO_RETENTION_TEXT: &str = "30m";
@@ -48,7 +40,6 @@ pub struct AlibabaAccount {
     pub signature: Signature,
     /// `None`: taken from where the provider's SDKs take it.
     pub access_key: Option<AccessKey>,
-    pub return_images: bool,
     /// Hosts that evidence may be downloaded from; `*.` stands for one or more labels.
     pub download_hosts: Vec<String>,
 }
@@ -96,7 +87,6 @@ impl AlibabaAccount {
         let signatures = [("acs3", Signature::Acs3), ("hmac-sha1", Signature::HmacSha1)];
         let signature = reader.choice("signature", &signatures, "acs3");
         let access_key = Self::read_access_key(reader);
-        let return_images = reader.flag("return_images", true);
         let download_hosts = reader.texts("download_hosts", &["*.aliyuncs.com"], host_pattern);
         Ok(Self {
             region: region?,
@@ -104,7 +94,6 @@ impl AlibabaAccount {
             endpoint: endpoint?,
             signature: signature?,
             access_key: access_key?,
-            return_images: return_images?,
             download_hosts: download_hosts?,
         })
     }

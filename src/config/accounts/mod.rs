@@ -40,8 +40,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("give_up_after", Shape::Value),
 ];
 
-const COMMON: [&str; 7] =
-    ["kind", "endpoint", "allow_http", "qps", "callback_token", "result_retention", "give_up_after"];
+const COMMON: [&str; 8] =
+    ["kind", "endpoint", "allow_http", "qps", "return_images", "callback_token", "result_retention", "give_up_after"];
 
 const QPS_DEFAULT: u32 = 10;
 const QPS_HIGHEST: u32 = 1_000_000;
@@ -54,6 +54,8 @@ pub struct Account {
     pub qps: u32,
     /// The endpoint may be plain http.
     pub allow_http: bool,
+    /// Ask for the images with the result, and keep them.
+    pub return_images: bool,
     /// How long the provider keeps a result, from the first callback on.
     pub result_retention: Duration,
     pub video_retention: Duration,
@@ -163,6 +165,7 @@ impl Account {
             Kind::Zoloz => (ZolozAccount::read(reader, http).map(AccountKind::Zoloz), QPS_DEFAULT),
         };
         let qps = reader.number("qps", 1..=QPS_HIGHEST, qps_default);
+        let return_images = reader.flag("return_images", true);
         let callback_token = reader.checked_secret("callback_token", |token| {
             if token.chars().count() < SHORTEST_TOKEN {
                 return Err("must have at least 16 characters, so that nobody guesses it");
@@ -183,6 +186,7 @@ impl Account {
             kind: kind?,
             qps: qps?,
             allow_http: allow_http?,
+            return_images: return_images?,
             result_retention: result_retention?,
             video_retention: video_retention?,
             give_up_after: give_up_after?,

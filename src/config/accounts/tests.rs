@@ -38,7 +38,7 @@ fn an_alibaba_account_needs_nothing_but_its_kind() {
     let alibaba = alibaba_of(account);
     assert_eq!(alibaba.region, "ap-southeast-1");
     assert_eq!((alibaba.network, alibaba.signature), (Network::Public, Signature::Acs3));
-    assert!(alibaba.endpoint.is_none() && alibaba.access_key.is_none() && alibaba.return_images);
+    assert!(alibaba.endpoint.is_none() && alibaba.access_key.is_none() && account.return_images);
     assert_eq!(alibaba.download_hosts, ["*.aliyuncs.com"]);
 }
 
@@ -167,9 +167,9 @@ fn the_environment_can_make_an_account() {
         ],
     )
     .accounts;
+    assert!(!accounts["alibaba-hk"].return_images);
     let account = alibaba_of(&accounts["alibaba-hk"]);
     assert_eq!(account.region, "cn-hongkong");
-    assert!(!account.return_images);
     assert_eq!(account.download_hosts, ["*.a.example", "b.example"]);
 }
 

@@ -5,8 +5,9 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::domain::EvidenceKind;
 use crate::service::account::Account;
-use crate::store::Record;
+use crate::store::{Record, RecordEvidence};
 
 #[derive(Serialize)]
 pub struct VerificationBody<'a> {
@@ -22,7 +23,7 @@ pub struct VerificationBody<'a> {
     reason: Option<&'a str>,
     scores: Members<'a>,
     signals: Members<'a>,
-    evidence: [(); 0],
+    evidence: Vec<EvidenceBody<'a>>,
     registered_at: String,
     callback_at: Option<String>,
     final_at: Option<String>,
@@ -31,9 +32,38 @@ pub struct VerificationBody<'a> {
     next_attempt_at: Option<String>,
     last_error: Option<&'a str>,
     metadata: Option<&'a RawValue>,
+    /// Only where it was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased_at: Option<String>,
     /// Only in the answer that tells the client SDK how to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Box<RawValue>>,
+}
+
+/// What a piece of evidence is, once it is stored, and why it is not.
+#[derive(Serialize)]
+struct EvidenceBody<'a> {
+    kind: &'a str,
+    state: &'a str,
+    content_type: Option<&'a str>,
+    bytes: Option<u64>,
+    sha256: Option<&'a str>,
+    stored_at: Option<String>,
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a RecordEvidence> for EvidenceBody<'a> {
+    fn from(evidence: &'a RecordEvidence) -> Self {
+        Self {
+            kind: &evidence.kind,
+            state: &evidence.state,
+            content_type: evidence.content_type.as_deref(),
+            bytes: evidence.bytes,
+            sha256: evidence.sha256.as_deref(),
+            stored_at: evidence.stored_at.map(time),
+            reason: evidence.reason.as_deref(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +94,7 @@ pub fn time(time: DateTime<Utc>) -> String {
 pub fn render<'a>(record: &'a Record, account: Option<&Account>) -> VerificationBody<'a> {
     let verdict = record.verdict.as_ref();
     let deadlines = account.map(|account| account.deadlines(record.registered_at, record.hinted_at));
+    let has_video = record.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Video.as_str());
     VerificationBody {
         id: record.id.to_string(),
         account: &record.account,
@@ -74,21 +105,22 @@ pub fn render<'a>(record: &'a Record, account: Option<&Account>) -> Verification
         r#final: record.status.is_final(),
         revision: verdict.map(|verdict| verdict.revision),
         sub_code: verdict.and_then(|verdict| verdict.sub_code.as_deref()),
-        reason: verdict.map(|verdict| verdict.reason.as_str()),
+        reason: verdict.and_then(|verdict| verdict.reason.as_deref()),
         scores: Members(verdict.map(|verdict| &*verdict.scores)),
         signals: Members(verdict.map(|verdict| &*verdict.signals)),
-        evidence: [],
+        evidence: record.evidence.iter().map(EvidenceBody::from).collect(),
         registered_at: time(record.registered_at),
         callback_at: record.callback_at.map(time),
         final_at: verdict.map(|verdict| time(verdict.decided_at)),
         deadlines: DeadlinesBody {
-            video: deadlines.filter(|_| record.expect_video).map(|deadlines| time(deadlines.video)),
+            video: deadlines.filter(|_| record.expect_video || has_video).map(|deadlines| time(deadlines.video)),
             result: deadlines.map(|deadlines| time(deadlines.result)),
         },
         attempts: record.checks,
         next_attempt_at: record.due_at.map(time),
         last_error: record.last_error.as_deref(),
         metadata: record.metadata.as_deref(),
+        erased_at: record.erased_at.map(time),
         client: None,
     }
 }

@@ -35,7 +35,13 @@ pub async fn collect(State(api): State<Api>, id: PathId, request: Request) -> Re
             Ok((StatusCode::ACCEPTED, Json(body)).into_response())
         }
         Collect::NotFound => Err(Problem::verification_not_found()),
-        Collect::AlreadyFinal(status) => Err(Problem::already_final(status)),
+        Collect::AlreadyFinal(status) => Err(Problem::already_final(format!(
+            "It is {status}. To ask the provider again all the same, send {{\"recheck\":true}} with a key that has the \
+             scope operate."
+        ))),
+        Collect::Erased => Err(Problem::already_final(
+            "It was erased, so the provider is never asked about it again. Begin a new transaction with the person.",
+        )),
     }
 }
 

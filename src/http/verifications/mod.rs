@@ -2,6 +2,8 @@
 
 pub mod body;
 pub mod collect;
+pub mod erase;
+pub mod evidence;
 pub mod history;
 mod initialize;
 pub mod list;

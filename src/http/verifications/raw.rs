@@ -35,7 +35,11 @@ pub async fn raw(State(api): State<Api>, id: PathId, uri: Uri, headers: HeaderMa
             ),
         }),
         AnswerRead::NotKept(status) => Err(Problem::answer_not_found(format!(
-            "The verification is {status}, and no answer of the provider is kept for it. Its `reason` says more."
+            "The verification is {status}, and no answer of the provider is kept for it: there was none, as its \
+             `reason` says, or the time of retention.raw_answer is over."
         ))),
+        AnswerRead::Erased => Err(Problem::answer_not_found(
+            "The verification was erased. `GET /verifications/{id}/history` says when and by whom.",
+        )),
     }
 }

@@ -280,6 +280,7 @@ mod tests {
             starting: Starting::default(),
             pacing: Pacing::default(),
             providers: Rotating::new(Arc::new(OneProduct)),
+            downloader: None,
         };
         let accounts = BTreeMap::from([("a".to_owned(), Arc::new(account))]);
         let parsed = |body: &str| parse(&accounts, serde_json::from_str(body).unwrap());

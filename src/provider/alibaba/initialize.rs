@@ -108,7 +108,7 @@ impl AlibabaClient {
             query.push(("CallbackToken", callback.token.expose_secret()));
         }
         query.extend(return_url.as_deref().map(|url| ("ReturnUrl", url)));
-        interpret(self.call("Initialize", &query, &form).await)
+        interpret(self.call("Initialize", &query, &form, &[]).await)
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
 
     fn ended(status: u16, body: &str) -> String {
         let body = bytes::Bytes::from(body.to_owned());
-        let called = if let Ok(reading) = wire::read(&body) {
+        let called = if let Ok(reading) = wire::read(&body, &[]) {
             Ok(Called { status, retry_after: None, reading, body })
         } else {
             let status = StatusCode::from_u16(status).unwrap();

@@ -1,11 +1,12 @@
 //! Alibaba Cloud ID Verification (Cloudauth-intl, API version 2022-08-09), as a [`Provider`].
 //!
-//! One attempt is one call, because calls are budgeted; whoever asked decides about the next one. Images are
-//! never kept: they are taken out of an answer while it is read.
+//! One attempt is one call, because calls are budgeted; whoever asked decides about the next one. Images and links are
+//! taken out of an answer while it is read; those that are evidence go beside the finding.
 
 pub mod callback;
 pub mod codes;
 pub mod credentials;
+mod delete;
 pub mod endpoint;
 mod initialize;
 pub mod outcome;
@@ -29,8 +30,9 @@ use self::credentials::SigningKeys;
 use self::endpoint::Endpoint;
 use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
 use super::http::{HttpAnswer, HttpClient, HttpError};
+use super::images::Wanted;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, Explanation, Provider};
+use super::{Answer, CheckRequest, DeleteAnswer, Explanation, Provider, read_body};
 
 const VERSION: &str = "2022-08-09";
 const METHOD: &str = "POST";
@@ -60,7 +62,7 @@ pub struct AlibabaSettings {
     pub signature: Signature,
     /// A key of its own ([`credentials::Credentials`]), or the chain.
     pub credentials: SigningKeys,
-    /// Ask for images with the result. Nothing keeps them yet, so this is normally `false`.
+    /// Ask for images with the result.
     pub images: bool,
 }
 
@@ -128,9 +130,11 @@ impl AlibabaClient {
             ("IsReturnImage", "Y"),
         ];
         let query = if self.images { &query[..] } else { &query[..2] };
-        let called = self.call("CheckResult", query, &[]).await?;
+        let wanted = if self.images { wire::VIDEO_AND_IMAGES } else { wire::VIDEO };
+        let mut called = self.call("CheckResult", query, &[], wanted).await?;
         let code = called.reading.code.as_deref();
         if called.status == 200 && code.is_some_and(codes::is_success) {
+            called.reading.evidence.asked_for_images = self.images;
             return outcome::interpret(called.reading);
         }
         codes::classify(called.status, code, called.retry_after.as_deref())
@@ -142,6 +146,7 @@ impl AlibabaClient {
         operation: &str,
         query: &[Parameter<'_>],
         form: &[Parameter<'_>],
+        wanted: Wanted,
     ) -> Result<Called, NotCalled> {
         let key = self.keys.current().await.map_err(NotCalled::Before)?;
         let correction = self.correction.load(Ordering::Relaxed);
@@ -155,7 +160,9 @@ impl AlibabaClient {
         url.set_query(Some(&query));
         let answer = self.http.send(http::Method::POST, url, headers, body).await.map_err(NotCalled::Http)?;
         let status = answer.status.as_u16();
-        let Ok(reading) = wire::read(&answer.body) else {
+        let body = answer.body.clone();
+        // A service that stops meanwhile has not read it.
+        let Some(Ok(reading)) = read_body(body.len(), move || wire::read(&body, wanted)).await else {
             return Err(NotCalled::Unreadable(answer));
         };
         if reading.code.as_deref().is_some_and(codes::is_timestamp) {
@@ -269,6 +276,10 @@ impl Provider for AlibabaClient {
 
     fn explain<'a>(&'a self, request: &'a CheckRequest) -> Explanation<'a> {
         Box::pin(verify_log::explain(self, request))
+    }
+
+    fn delete<'a>(&'a self, request: &'a CheckRequest) -> DeleteAnswer<'a> {
+        Box::pin(self.delete_result(request))
     }
 
     fn prepare(&self, members: Map<String, Value>, _: Beside<'_>) -> Result<Prepared, Vec<WrongMember>> {

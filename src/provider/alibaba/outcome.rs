@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::domain::{FinalStatus, Outcome, ProviderError};
+use crate::domain::{FinalStatus, Finding, Outcome, ProviderError};
 use crate::provider::findings::{
     Findings, Reader, is_document, is_score, number, short_text, snake_case, word, words, yes_or_no,
 };
@@ -66,7 +66,8 @@ pub fn interpret(reading: Reading) -> Result<Outcome, ProviderError> {
         }
     }
     let reason = reason(&mut findings, status, sub_code.as_deref());
-    Ok(Outcome::Finished(Box::new(findings.finish(status, sub_code, reason, reading.text))))
+    let finding = findings.finish(status, sub_code, reason, reading.text);
+    Ok(Outcome::Finished(Box::new(Finding { evidence: reading.evidence, ..finding })))
 }
 
 fn unavailable(code: &str, reason: &str) -> ProviderError {

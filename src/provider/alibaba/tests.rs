@@ -8,7 +8,7 @@ use crate::domain::{FinalStatus, Finding, Outcome, ProviderError};
 use super::{outcome, wire};
 
 fn interpreted(body: &str) -> Result<Outcome, ProviderError> {
-    outcome::interpret(wire::read(body.as_bytes()).unwrap())
+    outcome::interpret(wire::read(body.as_bytes(), &[]).unwrap())
 }
 
 fn finding(result: &Value) -> Finding {
@@ -298,7 +298,7 @@ fn a_part_is_read_in_every_form_that_was_seen() {
 #[test]
 fn a_result_in_a_string_and_lower_case_names_are_read() {
     let answer = json!({"code": "success", "result": json!({"passed": "Y", "subCode": "200"}).to_string()}).to_string();
-    let reading = wire::read(answer.as_bytes()).unwrap();
+    let reading = wire::read(answer.as_bytes(), &[]).unwrap();
     assert_eq!(reading.code.as_deref(), Some("success"));
     assert!(
         matches!(outcome::interpret(reading), Ok(Outcome::Finished(found)) if found.sub_code.as_deref() == Some("200"))
@@ -357,7 +357,7 @@ fn nesting_without_end_is_taken_out_or_unreadable_and_never_a_panic() {
     let body = format!("{{\"Code\":\"Success\",\"Result\":{{\"Passed\":\"Y\",\"x\":{}}}}}", deep(100));
     let Ok(Outcome::Finished(found)) = interpreted(&body) else { panic!("no result") };
     assert!(found.answer.contains("too_deep"));
-    assert!(wire::read(format!("{{\"x\":{}", deep(100_000)).as_bytes()).is_err());
+    assert!(wire::read(format!("{{\"x\":{}", deep(100_000)).as_bytes(), &[]).is_err());
     let wrapped = (0..8).fold("CANARY".to_owned(), |text, _| json!(text).to_string());
     let found = finding(&json!({"Passed": "Y", "ExtFaceInfo": wrapped}));
     assert!(!found.answer.contains("CANARY") && found.answer.contains("too_deep"));
@@ -382,9 +382,9 @@ fn what_is_neither_json_nor_the_xml_error_is_unreadable() {
         "<",
         "Bad Gateway",
     ] {
-        assert!(wire::read(body.as_bytes()).is_err(), "{body}");
+        assert!(wire::read(body.as_bytes(), &[]).is_err(), "{body}");
     }
-    assert!(wire::read(b"{\"Code\":\"\xff\"}").is_err());
+    assert!(wire::read(b"{\"Code\":\"\xff\"}", &[]).is_err());
 }
 
 #[test]
@@ -394,11 +394,11 @@ fn an_xml_error_gives_its_code() {
         "<Error><Code><![CDATA[x]]>Throttling.User</Code></Error>",
         "<Error><Detail><Code>Other</Code></Detail><code>Throttling.User</code></Error>",
     ] {
-        let reading = wire::read(body.as_bytes()).unwrap();
+        let reading = wire::read(body.as_bytes(), &[]).unwrap();
         assert_eq!(reading.code.as_deref(), Some("Throttling.User"), "{body}");
         assert!(reading.result.is_none());
     }
-    assert_eq!(wire::read(b"<Error></Error>").unwrap().code, None);
+    assert_eq!(wire::read(b"<Error></Error>", &[]).unwrap().code, None);
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -432,7 +432,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..256)) {
-        if let Ok(reading) = wire::read(&body) {
+        if let Ok(reading) = wire::read(&body, &[]) {
             let _ = outcome::interpret(reading);
         }
     }
@@ -443,7 +443,7 @@ proptest! {
             result.insert("Passed".to_owned(), json!("Y"));
         }
         let body = value.to_string();
-        if let Ok(reading) = wire::read(body.as_bytes()) {
+        if let Ok(reading) = wire::read(body.as_bytes(), &[]) {
             prop_assert!(serde_json::from_str::<Value>(&reading.text).is_ok());
             let has_result = value.get("Result").is_some_and(Value::is_object);
             if let Ok(Outcome::Finished(found)) = outcome::interpret(reading) && has_result {
@@ -452,7 +452,7 @@ proptest! {
             }
         }
         if let Some(head) = body.get(..cut.min(body.len().saturating_sub(1))) {
-            prop_assert!(wire::read(head.as_bytes()).is_err());
+            prop_assert!(wire::read(head.as_bytes(), &[]).is_err());
         }
     }
 }

@@ -13,7 +13,7 @@ const LONGEST: usize = 32;
 
 pub(super) async fn explain(client: &AlibabaClient, request: &CheckRequest) -> Result<Option<Flow>, ProviderError> {
     let form = [("TransactionId", &*request.transaction_id), ("MerchantBizId", &*request.merchant_biz_id)];
-    let called = client.call("CheckVerifyLog", &[], &form).await?;
+    let called = client.call("CheckVerifyLog", &[], &form, &[]).await?;
     let code = called.reading.code.as_deref();
     if called.status == 200 && code.is_some_and(codes::is_success) {
         return Ok(called.reading.result.as_ref().and_then(read));

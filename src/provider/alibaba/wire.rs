@@ -7,7 +7,8 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde_json::{Map, Value};
 
-use crate::provider::images::without_images;
+use crate::domain::{EvidenceKind, FoundEvidence};
+use crate::provider::images::{Wanted, without_images};
 use crate::provider::parts::{take, unwrapped};
 
 /// An error in XML has two levels.
@@ -20,31 +21,44 @@ const LONGEST_XML: usize = 64 * 1024;
 pub const PARTS: [&str; 7] =
     ["ExtFaceInfo", "ExtIdInfo", "ExtSourceInfo", "ExtRiskInfo", "ExtBasicInfo", "ExtInfo", "EkycResult"];
 
+/// Members that hold evidence.
+pub const VIDEO: Wanted = &[("docVideoUrl", EvidenceKind::Video)];
+/// The same where images were asked for.
+pub const VIDEO_AND_IMAGES: Wanted = &[
+    ("docVideoUrl", EvidenceKind::Video),
+    ("faceImg", EvidenceKind::FaceImage),
+    ("aliveImage", EvidenceKind::FaceImage),
+    ("refImage", EvidenceKind::ReferenceImage),
+    ("idImage", EvidenceKind::IdFrontImage),
+    ("idBackImage", EvidenceKind::IdBackImage),
+];
+
 /// An answer that could be read.
 pub struct Reading {
     pub code: Option<String>,
     pub result: Option<Map<String, Value>>,
     /// The whole answer as compact JSON without images; empty if it was XML.
     pub text: String,
+    pub evidence: FoundEvidence,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is neither the provider's JSON nor its XML error")]
 pub struct Unreadable;
 
-/// Reads a whole body. Never panics, whatever it holds.
-pub fn read(body: &[u8]) -> Result<Reading, Unreadable> {
+/// Reads a whole body and takes out of it what is `wanted`. Never panics, whatever it holds.
+pub fn read(body: &[u8], wanted: Wanted) -> Result<Reading, Unreadable> {
     let text = std::str::from_utf8(body).map_err(|_| Unreadable)?;
     let text = text.trim_start_matches('\u{feff}').trim();
     match text.as_bytes().first() {
-        Some(b'{') => read_json(text),
+        Some(b'{') => read_json(text, wanted),
         Some(b'<') => read_xml(text),
         _ => Err(Unreadable),
     }
 }
 
-fn read_json(text: &str) -> Result<Reading, Unreadable> {
-    let text = without_images(text).ok_or(Unreadable)?;
+fn read_json(text: &str, wanted: Wanted) -> Result<Reading, Unreadable> {
+    let (text, evidence) = without_images(text, wanted).ok_or(Unreadable)?;
     let Ok(Value::Object(mut outer)) = serde_json::from_str(&text) else { return Err(Unreadable) };
     let code = match take(&mut outer, "Code") {
         Some(Value::String(code)) => Some(code),
@@ -52,7 +66,7 @@ fn read_json(text: &str) -> Result<Reading, Unreadable> {
         _ => None,
     };
     let result = take(&mut outer, "Result").and_then(unwrapped);
-    Ok(Reading { code, result, text })
+    Ok(Reading { code, result, text, evidence })
 }
 
 fn read_xml(text: &str) -> Result<Reading, Unreadable> {
@@ -86,5 +100,5 @@ fn read_xml(text: &str) -> Result<Reading, Unreadable> {
         }
     }
     let code = Some(code.trim().to_owned()).filter(|code| !code.is_empty());
-    Ok(Reading { code, result: None, text: String::new() })
+    Ok(Reading { code, result: None, text: String::new(), evidence: FoundEvidence::default() })
 }

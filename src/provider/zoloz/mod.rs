@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod cipher;
 pub mod codes;
+mod delete;
 pub mod gateway;
 mod initialize;
 pub mod keys;
@@ -24,9 +25,9 @@ use crate::domain::{Outcome, ProviderError};
 use crate::entropy::Entropy;
 
 use self::products::Product;
-use super::http::{HttpClient, SMALL_BODY};
+use super::http::HttpClient;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, Provider};
+use super::{Answer, CheckRequest, DeleteAnswer, Provider, read_body};
 
 pub use answer::Auth;
 pub use gateway::{Gateway, ZolozSettings};
@@ -35,11 +36,13 @@ pub use gateway::{Gateway, ZolozSettings};
 #[derive(Debug)]
 pub struct ZolozClient {
     gateway: Arc<Gateway>,
+    images: bool,
 }
 
 impl ZolozClient {
-    pub fn new(settings: ZolozSettings, http: HttpClient, clock: Clock, entropy: Entropy) -> Self {
-        Self { gateway: Arc::new(Gateway::new(settings, http, clock, entropy)) }
+    /// `images`: keep the images of answers, and ask for them where that can be done.
+    pub fn new(settings: ZolozSettings, images: bool, http: HttpClient, clock: Clock, entropy: Entropy) -> Self {
+        Self { gateway: Arc::new(Gateway::new(settings, http, clock, entropy)), images }
     }
 
     async fn check(&self, request: &CheckRequest) -> Result<Outcome, ProviderError> {
@@ -48,20 +51,16 @@ impl ZolozClient {
             reason: format!("its product {problem}"),
         })?;
         let path = product.path();
-        let answer = self.gateway.send(path, Bytes::from(product.request(request))).await?;
-        let is_large = answer.body.len() > SMALL_BODY;
-        let gateway = Arc::clone(&self.gateway);
-        let read = move || outcome::interpret(product, &gateway.open(path, answer)?);
-        if !is_large {
-            return read();
-        }
-        // Megabytes are hashed, decrypted and searched through: too long for a thread that serves others meanwhile.
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|broken| match broken.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ProviderError::Unavailable {
+        let answer = self.gateway.send(path, Bytes::from(product.request(request, self.images))).await?;
+        let (gateway, images) = (Arc::clone(&self.gateway), self.images);
+        // Megabytes are hashed, decrypted and searched through.
+        let length = answer.body.len();
+        let read = move || outcome::interpret(product, &gateway.open(path, answer)?, images);
+        read_body(length, read).await.unwrap_or_else(|| {
+            Err(ProviderError::Unavailable {
                 code: "stopped".to_owned(),
                 reason: "the service stopped while it read the answer".to_owned(),
-            }),
+            })
         })
     }
 }
@@ -69,6 +68,10 @@ impl ZolozClient {
 impl Provider for ZolozClient {
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
         Box::pin(self.check(request))
+    }
+
+    fn delete<'a>(&'a self, request: &'a CheckRequest) -> DeleteAnswer<'a> {
+        Box::pin(self.delete_private_data(request))
     }
 
     fn check_product(&self, product: Option<&str>) -> Result<(), &'static str> {

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::domain::{FinalStatus, Outcome, ProviderError};
+use crate::domain::{FinalStatus, Finding, FoundEvidence, Outcome, ProviderError};
 use crate::provider::findings::{
     Findings, Reader, is_absent, is_document, is_score, snake_case, word, words, yes_or_no,
 };
@@ -44,9 +44,9 @@ const SIGNALS: [(&str, &str, Reader); 14] = [
     ("quality_passed", "quality_passed", flag),
 ];
 
-/// Turns a verified, decrypted answer into an outcome.
-pub fn interpret(product: Product, body: &[u8]) -> Result<Outcome, ProviderError> {
-    let Ok(answer) = wire::read(body) else {
+/// Turns a verified, decrypted answer into an outcome; its images are kept if `images` is set.
+pub fn interpret(product: Product, body: &[u8], images: bool) -> Result<Outcome, ProviderError> {
+    let Ok(answer) = wire::read(body, images) else {
         return Err(unavailable("unreadable_answer", "its answer is empty, cut off or not JSON"));
     };
     let Part::Object(result) = part(&answer.members, "result") else {
@@ -94,7 +94,10 @@ pub fn interpret(product: Product, body: &[u8]) -> Result<Outcome, ProviderError
         findings.signal(&snake_case(product.result_member()), product.result_member(), value, word);
     }
     let finding = findings.finish(status, code, reason.to_owned(), answer.text);
-    Ok(Outcome::Finished(Box::new(finding)))
+    // Which products have an image of the live face is nowhere said of those that gave none.
+    let asked_for_images = images && matches!(product, Product::Connect | Product::FaceCapture | Product::RealId);
+    let evidence = FoundEvidence { asked_for_images, ..answer.evidence };
+    Ok(Outcome::Finished(Box::new(Finding { evidence, ..finding })))
 }
 
 /// What the product's own result says.

@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::{Finding, Trouble};
 
 fn ask(product: Product, answer: &Value) -> Result<Outcome, ProviderError> {
-    interpret(product, answer.to_string().as_bytes())
+    interpret(product, answer.to_string().as_bytes(), false)
 }
 
 fn finding(product: Product, answer: &Value) -> Finding {
@@ -217,10 +217,10 @@ fn an_answer_without_a_code_is_never_a_verdict_on_the_person() {
         assert_eq!(shown(Product::Connect, &answer), expected, "{answer}");
     }
     for body in ["", "null", "[]", "{", "<html></html>", "{\"result\":", "\"{}\"", "{} {}"] {
-        let error = interpret(Product::Connect, body.as_bytes()).unwrap_err();
+        let error = interpret(Product::Connect, body.as_bytes(), false).unwrap_err();
         assert_eq!(error.code(), "unreadable_answer", "{body}");
     }
-    assert!(interpret(Product::Connect, b"{\"a\":\"\xff\"}").is_err());
+    assert!(interpret(Product::Connect, b"{\"a\":\"\xff\"}", false).is_err());
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn the_document_on_products_names_all_that_is_read() {
 fn the_example_of_a_rejected_answer_is_read() {
     let body = br#"{"result":{"resultStatus":"F","resultCode":"NOT_SAME_PERSON","resultMessage":"not same person"},
  "connectResult":"Failure","extFaceInfo":{"faceScore":12.75,"faceAttack":true}}"#;
-    let Ok(Outcome::Finished(found)) = interpret(Product::Connect, body) else { panic!("no result") };
+    let Ok(Outcome::Finished(found)) = interpret(Product::Connect, body, false) else { panic!("no result") };
     assert_eq!((found.status, found.sub_code.as_deref()), (FinalStatus::Failed, Some("NOT_SAME_PERSON")));
     assert_eq!(json!(found.scores), json!({"face_comparison": 12.75}));
     assert_eq!(json!(found.signals), json!({"face_attack": true}));
@@ -443,7 +443,9 @@ fn of_an_answer_of_many_mebibytes_only_the_rest_is_kept() {
             "{{\"result\":{{\"resultStatus\":\"S\",\"resultCode\":\"SUCCESS\"}},\"connectResult\":\"Success\",\
              \"extFaceInfo\":{{\"faceAttack\":false,\"aliveImage\":\"{image}\",\"refImage\":\"{image}\"}}}}"
         );
-        let Ok(Outcome::Finished(found)) = interpret(Product::Connect, body.as_bytes()) else { panic!("no result") };
+        let Ok(Outcome::Finished(found)) = interpret(Product::Connect, body.as_bytes(), false) else {
+            panic!("no result")
+        };
         assert_eq!(found.status, FinalStatus::Passed);
         assert!(found.answer.capacity() <= 16 << 10, "{}", found.answer.capacity());
     }
@@ -495,7 +497,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..256)) {
         for product in Product::ALL {
-            let _ = interpret(product, &body);
+            let _ = interpret(product, &body, false);
         }
     }
 

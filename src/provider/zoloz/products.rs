@@ -90,11 +90,12 @@ impl Product {
         }
     }
 
-    /// The body of the request, before signing and encryption. Images are left out where that can be asked for.
-    pub fn request(self, request: &CheckRequest) -> Vec<u8> {
+    /// The body of the request, before signing and encryption. Whether there are `images` in the answer can be asked for
+    /// with some products only.
+    pub fn request(self, request: &CheckRequest, images: bool) -> Vec<u8> {
         let mut body = json!({ "bizId": request.merchant_biz_id, "transactionId": request.transaction_id });
         if matches!(self, Self::RealId | Self::FaceCapture | Self::IdRecognition) {
-            body["isReturnImage"] = Value::from("N");
+            body["isReturnImage"] = Value::from(if images { "Y" } else { "N" });
         }
         body.to_string().into_bytes()
     }
@@ -137,15 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn the_request_holds_the_ids_and_asks_for_no_images() {
+    fn the_request_holds_the_ids_and_whether_images_are_wanted() {
         let request =
             CheckRequest { transaction_id: "G\"1".to_owned(), merchant_biz_id: "b1".to_owned(), product: None };
-        for product in Product::ALL {
+        for (product, images) in Product::ALL.into_iter().flat_map(|product| [(product, true), (product, false)]) {
             let mut expected = json!({"bizId": "b1", "transactionId": "G\"1"});
             if ["REALID", "FACECAPTURE", "IDRECOGNITION"].contains(&product.name()) {
-                expected["isReturnImage"] = json!("N");
+                expected["isReturnImage"] = json!(if images { "Y" } else { "N" });
             }
-            let body: Value = serde_json::from_slice(&product.request(&request)).unwrap();
+            let body: Value = serde_json::from_slice(&product.request(&request, images)).unwrap();
             assert_eq!(body, expected, "{product:?}");
             assert!(product.path().starts_with("/api/v1"));
         }

@@ -4,24 +4,37 @@
 
 use serde_json::{Map, Value};
 
-use crate::provider::images::without_images;
+use crate::domain::{EvidenceKind, FoundEvidence};
+use crate::provider::images::{Wanted, without_images};
+
+/// Members that hold evidence, over all products.
+const IMAGES: Wanted = &[
+    ("aliveImage", EvidenceKind::FaceImage),
+    ("faceImg", EvidenceKind::FaceImage),
+    ("refImage", EvidenceKind::ReferenceImage),
+    ("frontPageImg", EvidenceKind::IdFrontImage),
+    ("imageContent", EvidenceKind::IdFrontImage),
+    ("backPageImg", EvidenceKind::IdBackImage),
+];
 
 /// An answer that could be read.
 pub struct Reading {
     pub members: Map<String, Value>,
     /// The whole answer as compact JSON without images.
     pub text: String,
+    pub evidence: FoundEvidence,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is not the provider's JSON")]
 pub struct Unreadable;
 
-/// Reads a whole body, of which only what is kept is copied. Never panics, whatever it holds.
-pub fn read(body: &[u8]) -> Result<Reading, Unreadable> {
+/// Reads a whole body, of which only what is kept is copied: images if `images` is set. Never panics, whatever it
+/// holds.
+pub fn read(body: &[u8], images: bool) -> Result<Reading, Unreadable> {
     let text = std::str::from_utf8(body).map_err(|_| Unreadable)?;
     let text = text.trim_start_matches('\u{feff}').trim();
-    let text = without_images(text).ok_or(Unreadable)?;
+    let (text, evidence) = without_images(text, if images { IMAGES } else { &[] }).ok_or(Unreadable)?;
     let Ok(Value::Object(members)) = serde_json::from_str(&text) else { return Err(Unreadable) };
-    Ok(Reading { members, text })
+    Ok(Reading { members, text, evidence })
 }

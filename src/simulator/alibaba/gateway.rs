@@ -110,11 +110,21 @@ pub(in crate::simulator) async fn video(
     let id = file.strip_suffix(".webm").unwrap_or(&file);
     let recording = state.calls.begin(state.clock.real_now(), Cow::Borrowed("Video"), Some(id));
     let fault = state.faults.take(Provider::Alibaba, "Video", true, Some(id), || state.random.fraction());
-    if let Some(ms) = fault.as_ref().and_then(|fault| fault.delay_ms) {
+    if let Some(fault) = &fault
+        && fault.kind != FaultKind::Drip
+        && let Some(ms) = fault.delay_ms
+    {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
     let request_id = state.random.request_id();
     let now = state.clock.now();
+    let body = match &fault {
+        Some(fault) if fault.kind == FaultKind::Drip => {
+            broken::drip(VIDEO, Duration::from_millis(fault.delay_ms.unwrap_or(1000)))
+        }
+        Some(fault) if fault.kind == FaultKind::WrongLength => broken::shorter_than_announced(VIDEO),
+        _ => Body::from(VIDEO),
+    };
     let faulty = fault.and_then(|fault| faulty(&fault, &request_id, "videos"));
     let (response, code) = faulty.unwrap_or_else(|| {
         let refused = |status, code: &'static str, message: &'static str| {
@@ -126,7 +136,7 @@ pub(in crate::simulator) async fn video(
         } else if !state.alibaba.transactions.with(id, |transaction| transaction.has_video(now)).unwrap_or(false) {
             refused(404, "NoSuchKey", "The specified key does not exist.")
         } else {
-            (respond(200, "video/webm", VIDEO), Cow::Borrowed("Success"))
+            (respond(200, "video/webm", body), Cow::Borrowed("Success"))
         }
     });
     recording.finish(response.status().as_u16(), code);
@@ -146,7 +156,13 @@ fn faulty(fault: &Fault, request_id: &str, host: &str) -> Option<Answer> {
     let status = fault.status.unwrap_or(200);
     Some(match fault.kind {
         // Answers are not signed here: the last three do not fit this provider and never come.
-        FaultKind::Delay | FaultKind::Skew | FaultKind::Tamper | FaultKind::WrongKey | FaultKind::Unsigned => {
+        FaultKind::Delay
+        | FaultKind::Drip
+        | FaultKind::WrongLength
+        | FaultKind::Skew
+        | FaultKind::Tamper
+        | FaultKind::WrongKey
+        | FaultKind::Unsigned => {
             return None;
         }
         FaultKind::Status => {

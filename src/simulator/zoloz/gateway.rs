@@ -126,7 +126,13 @@ impl Answering<'_> {
         let status = fault.status.unwrap_or(200);
         let plain = |response, name| Some((with_status(response, status), Cow::Borrowed(name)));
         match fault.kind {
-            FaultKind::Delay | FaultKind::Skew | FaultKind::Tamper | FaultKind::WrongKey | FaultKind::Unsigned => None,
+            FaultKind::Delay
+            | FaultKind::Drip
+            | FaultKind::WrongLength
+            | FaultKind::Skew
+            | FaultKind::Tamper
+            | FaultKind::WrongKey
+            | FaultKind::Unsigned => None,
             // Something before the gateway: it signs nothing.
             FaultKind::Status => {
                 let refusal = coded("SYSTEM_ERROR");

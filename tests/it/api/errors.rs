@@ -29,6 +29,7 @@ async fn without_a_known_key_every_endpoint_is_refused() {
         (Method::GET, format!("{one}/history")),
         (Method::GET, format!("{one}/raw")),
         (Method::POST, format!("{one}/collect")),
+        (Method::DELETE, one.clone()),
         (Method::GET, "/metrics".to_owned()),
     ] {
         let plain = || test.http.request(method.clone(), test.internal(&path));
@@ -59,6 +60,7 @@ async fn a_key_opens_only_what_its_scope_says() {
         (Method::GET, &format!("{one}/history"), "read"),
         (Method::GET, &format!("{one}/raw"), "evidence"),
         (Method::POST, &collect, "register"),
+        (Method::DELETE, &one, "erase"),
         (Method::GET, "/metrics", "read"),
     ] {
         for other in ["register", "read", "evidence", "operate", "erase"] {
@@ -242,7 +244,7 @@ async fn a_method_that_does_not_fit_is_refused_with_those_that_do() {
     let id = register_plain(&test, "t").await;
     for (url, method, allowed) in [
         (test.internal("/verifications"), Method::PUT, vec!["GET", "POST"]),
-        (test.internal(&format!("/verifications/{id}")), Method::POST, vec!["GET"]),
+        (test.internal(&format!("/verifications/{id}")), Method::POST, vec!["GET", "DELETE"]),
         (test.internal(&format!("/verifications/{id}/raw")), Method::POST, vec!["GET"]),
         (test.internal(&format!("/verifications/{id}/collect")), Method::GET, vec!["POST"]),
         (test.internal("/readyz"), Method::POST, vec!["GET"]),

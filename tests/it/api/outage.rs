@@ -20,6 +20,7 @@ async fn ask_everything(test: &TestApp, id: &str) -> Vec<Response> {
         test.request(Method::GET, &format!("{one}/history")),
         test.request(Method::GET, &format!("{one}/raw")),
         test.request(Method::POST, &format!("{one}/collect")),
+        test.request(Method::DELETE, &one),
         test.http.get(test.public(&callback)),
         test.http.post(test.public(&callback)),
     ];

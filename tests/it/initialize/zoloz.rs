@@ -1,11 +1,10 @@
 //! The same at ZOLOZ: Connect, with its H5 pages.
 
 use checkback::simulator::{Fault, FaultKind, Settings, ZolozComplete, ZolozKeys};
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::{PUBLIC, post, problem, started, wrong_fields};
-use crate::support::app::{Setup, TestApp};
+use crate::support::app::{Setup, TestApp, zoloz_account};
 
 const NAME: &str = "zoloz-sg";
 const AFTER: &str = "https://shop.example/after";
@@ -13,18 +12,9 @@ const INITIALIZE: &str = "connect/initialize";
 
 async fn service() -> TestApp {
     let keys = ZolozKeys::generate().unwrap();
-    let credentials = keys.credentials().remove(0);
-    let account = json!({
-        "kind": "zoloz", "endpoint": "http://SIMULATOR", "client_id": credentials.client_id, "qps": 100_000,
-        "merchant_private_key": credentials.merchant_private_key.unwrap().expose_secret(),
-        "zoloz_public_key": credentials.zoloz_public_key,
-    });
-    // Texts and numbers of JSON are those of TOML too.
-    let lines = account.as_object().unwrap().iter().map(|(name, value)| format!("{name} = {value}"));
-    let more = std::iter::once(format!("[accounts.{NAME}]")).chain(lines).collect::<Vec<_>>().join("\n");
     TestApp::with(Setup {
         server: format!("public_url = \"{PUBLIC}\""),
-        more,
+        more: zoloz_account(NAME, &keys),
         simulator: Settings { zoloz_keys: Some(keys), ..Settings::default() },
         ..Setup::default()
     })

@@ -1,15 +1,17 @@
 //! The whole service as tests meet it: real router, real database, the simulator as provider, a clock moved by hand.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use checkback::app::{App, Database, Options};
 use checkback::clock::Clock;
 use checkback::config::{Environment, load_text};
 use checkback::entropy::Entropy;
-use checkback::simulator::{ClockMove, CreateTransaction, Settings, Simulator};
+use checkback::simulator::{ClockMove, CreateTransaction, Settings, Simulator, ZolozKeys};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
@@ -17,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::database::{TestDatabase, database};
+use super::scratch;
 
 /// A key with every scope.
 pub const KEY: &str = "test-key-with-every-scope";
@@ -32,6 +35,8 @@ pub struct Setup {
     pub server: String,
     /// Further lines of the account's section.
     pub account: String,
+    /// Further lines of the section `evidence`.
+    pub evidence: String,
     /// Further sections; `SIMULATOR` in them is replaced by the simulator's address.
     pub more: String,
     pub simulator: Settings,
@@ -42,6 +47,7 @@ impl Default for Setup {
         Self {
             server: String::new(),
             account: "qps = 100000".to_owned(),
+            evidence: String::new(),
             more: String::new(),
             simulator: Settings::default(),
         }
@@ -57,6 +63,8 @@ pub struct TestApp {
     pub database: std::sync::Arc<TestDatabase>,
     pub http: reqwest::Client,
     pub config: String,
+    /// Where evidence is kept.
+    pub evidence: PathBuf,
     simulator_task: JoinHandle<()>,
 }
 
@@ -73,6 +81,19 @@ pub fn http_client() -> reqwest::Client {
         .timeout(Duration::from_secs(70))
         .build()
         .expect("a plain client can be built")
+}
+
+/// The section of an account of ZOLOZ at the simulator that has these keys.
+pub fn zoloz_account(name: &str, keys: &ZolozKeys) -> String {
+    let credentials = keys.credentials().remove(0);
+    let private_key = credentials.merchant_private_key.expect("the keys were made here");
+    let account = json!({
+        "kind": "zoloz", "endpoint": "http://SIMULATOR", "client_id": credentials.client_id, "qps": 100_000,
+        "merchant_private_key": private_key.expose_secret(), "zoloz_public_key": credentials.zoloz_public_key,
+    });
+    // Texts and numbers of JSON are those of TOML too.
+    let lines = account.as_object().expect("an object").iter().map(|(name, value)| format!("{name} = {value}"));
+    std::iter::once(format!("[accounts.{name}]")).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// A service, on the runtime of whoever asks.
@@ -105,6 +126,9 @@ impl TestApp {
             serving.serve(listener, std::future::pending()).await.expect("the simulator serves");
         });
         let digest = hex::encode(Sha256::digest(KEY));
+        let evidence = scratch::folder().join(format!("evidence-{:016x}", rand::random::<u64>()));
+        // Most tests are not about images.
+        let images = if setup.account.contains("return_images") { "" } else { "return_images = false" };
         let config = format!(
             r#"
             [server]
@@ -121,10 +145,16 @@ impl TestApp {
             access_key_id = "sim-key-id"
             access_key_secret = "sim-key-secret"
             {}
+            {images}
+            [evidence]
+            url = "file:{}"
+            {}
             {}
             "#,
             setup.server,
             setup.account,
+            evidence.display(),
+            setup.evidence,
             setup.more.replace("SIMULATOR", &simulator_address.to_string())
         );
         let mut test = Self {
@@ -135,6 +165,7 @@ impl TestApp {
             database: std::sync::Arc::new(database().await),
             http: http_client(),
             config,
+            evidence,
             simulator_task,
         };
         test.app = Some(test.replica().await);
@@ -261,8 +292,9 @@ impl TestApp {
     /// Waits until no hint is to be worked in and no check is under way.
     async fn settle(&self) {
         let mut connection = PgConnection::connect_with(&self.database.options()).await.expect("a connection");
-        let busy =
-            "SELECT EXISTS (SELECT FROM hints) OR EXISTS (SELECT FROM collect_jobs WHERE lease_token IS NOT NULL)";
+        let busy = "SELECT EXISTS (SELECT FROM hints)
+            OR EXISTS (SELECT FROM collect_jobs WHERE lease_token IS NOT NULL)
+            OR EXISTS (SELECT FROM evidence WHERE lease_token IS NOT NULL)";
         self.until("at rest", async || {
             let is_busy: bool = sqlx::query_scalar(busy).fetch_one(&mut connection).await.expect("an answer");
             (!is_busy).then_some(())
