@@ -95,6 +95,21 @@ SELECT j.verification_id
     WHERE h.verification_id=j.verification_id))
     ORDER BY j.verification_id DESC
     LIMIT 51;
+\echo == list: at risk
+EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
+SELECT j.verification_id, coalesce(j.hinted_at, v.registered_at + interval '24 h') + interval '30 min' AS deadline
+    FROM unnest(ARRAY['alibaba-sg', 'alibaba-hk']) AS w (account)
+    JOIN collect_jobs j ON j.account = w.account
+    CROSS JOIN LATERAL (SELECT registered_at, expect_video
+    FROM verifications
+    WHERE verifications.verification_id = j.verification_id
+    LIMIT 1) v
+    WHERE NOT j.recheck
+    AND CASE WHEN j.hinted_at IS NULL THEN j.verification_id < (lpad(to_hex((extract(epoch FROM now()
+        - interval '24 h 15 min') * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid ELSE j.hinted_at <= now() - interval '15 min' END
+    AND v.expect_video
+    ORDER BY 2, 1
+    LIMIT 51;
 \echo == list: by transaction, list: by merchant biz id
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
 SELECT verification_id

@@ -418,7 +418,7 @@ fn evidence(config: &Config, environment: &Environment) -> anyhow::Result<Eviden
         }
     };
     let recipients = Recipients::read(&settings.recipients).context("evidence.recipients")?;
-    let identities = settings.identity_file.clone().map(Identities::read).transpose();
+    let identities = settings.identity_file.as_deref().map(Identities::read).transpose();
     let identities = identities.context("evidence.identity_file")?;
     Ok(EvidenceStore::new(StoreSettings { location, recipients, identities }))
 }

@@ -17,7 +17,7 @@ use checkback::provider::alibaba::endpoint::Endpoint;
 use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use checkback::provider::http::{HttpClient, HttpSettings};
 use checkback::service::Service;
-use checkback::service::account::{Account, Starting};
+use checkback::service::account::{Account, Pacing, Rotating, Starting};
 use checkback::store::{Registered, Store};
 use checkback::telemetry;
 use chrono::TimeDelta;
@@ -68,9 +68,10 @@ impl Bench {
             result_retention: Duration::from_hours(720),
             video_retention: Duration::from_mins(30),
             give_up_after: Duration::from_hours(24),
-            callback_token: None,
+            callback_token: Rotating::new(None),
             starting: Starting::default(),
-            provider: Arc::new(provider),
+            pacing: Pacing::default(),
+            providers: Rotating::new(Arc::new(provider)),
             downloader: None,
         };
         let store = Store::new(world.options(), shape.pool);
@@ -82,7 +83,7 @@ impl Bench {
             identities: None,
         });
         let service = Service::new(store, evidence, clock, entropy, vec![account], &queues);
-        let engine = shape.engine.then(|| Engine::start(service.clone()));
+        let engine = shape.engine.then(|| Engine::start(service.clone(), &[]));
         let api = Api::new(Parts {
             service: service.clone(),
             keys: Keys::Open,

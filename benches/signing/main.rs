@@ -218,7 +218,7 @@ fn large(bench: &mut Bench, rsa: &Auth, aksk: &Auth) {
     bench.measure("8 MB: RSA verify and decrypt", || open(rsa, &entropy, encrypted.answer()));
     bench.measure("8 MB: AK/SK verify", || open(aksk, &entropy, keyed.answer()));
     bench.measure("8 MB: RSA verify, decrypt and interpret", || {
-        outcome::interpret(Product::Connect, &open(rsa, &entropy, encrypted.answer())).is_ok()
+        outcome::interpret(Product::Connect, &open(rsa, &entropy, encrypted.answer()), false).is_ok()
     });
 }
 

@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
-
 use super::{Failure, Outcome, output};
 use crate::config::{Environment, Loaded, describe};
 
@@ -22,12 +19,7 @@ pub fn run(loaded: &Loaded, arguments: &Arguments, _: &Environment) -> Outcome {
         output::line(&text);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["KEY", "VALUE", "FROM"]);
-    for line in lines {
-        table.add_row([line.key.clone(), line.value.clone(), line.origin.to_string()]);
-    }
-    output::line(&table.to_string());
+    let rows = lines.iter().map(|line| vec![line.key.clone(), line.value.clone(), line.origin.to_string()]);
+    output::table(["KEY", "VALUE", "FROM"].map(str::to_owned), rows);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,17 @@
 //! The command line: one file a command. Nothing here but reading arguments, and words for people.
 
+mod client;
 mod config;
 #[cfg(all(feature = "simulator", feature = "embedded-postgres"))]
 mod demo;
 mod health;
 mod migrate;
 mod output;
+mod reconcile;
 mod serve;
 #[cfg(feature = "simulator")]
 mod simulate;
+mod verifications;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +51,11 @@ enum Command {
     Migrate,
     /// Show the effective configuration, secrets redacted, and where each value came from.
     Config(config::Arguments),
+    /// Work with verifications over the API of the running service.
+    #[command(subcommand)]
+    Verifications(verifications::Command),
+    /// Check that everything that was registered is accounted for.
+    Reconcile(reconcile::Arguments),
     /// Ask the running service whether it lives; for container health checks.
     #[command(hide = true)]
     Health,
@@ -105,6 +113,8 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Simulate(options) => simulate::run(&options).await,
         Command::Migrate => migrate::run(&configured(file, &environment)?, &environment).await,
         Command::Config(options) => config::run(&configured(file, &environment)?, &options, &environment),
+        Command::Verifications(command) => verifications::run(&environment, &command).await,
+        Command::Reconcile(options) => reconcile::run(&environment, &options).await,
         Command::Health => health::run(&configured(file, &environment)?).await,
     }
 }

@@ -2,9 +2,23 @@
 
 use std::io::Write;
 
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+
 /// A line for the reader of results.
 pub fn line(text: &str) {
     let _closed_pipe = writeln!(std::io::stdout().lock(), "{text}").is_err();
+}
+
+/// Rows under a head, in columns.
+pub fn table(head: impl IntoIterator<Item = String>, rows: impl IntoIterator<Item = Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head);
+    table.add_rows(rows);
+    for text in table.lines() {
+        line(text.trim_end());
+    }
 }
 
 /// A line for whoever watches the command.

@@ -6,6 +6,7 @@ pub mod history;
 pub mod json;
 pub mod retention;
 pub mod return_state;
+pub mod risk;
 pub mod schedule;
 pub mod secret;
 pub mod verification;

@@ -34,12 +34,12 @@ pub use location::{AliyunKeys, AwsKeys, Location, OpenError};
 pub use media::MediaType;
 pub use seal::{Identities, Recipients, SealError};
 
-/// What is written or read at a time. Buckets take no smaller part of an upload.
+/// What is written at a time. Buckets take no smaller part of an upload.
 const PART: usize = 5 << 20;
-/// What is read at a time.
-const PIECE: usize = 256 << 10;
+/// What is read at a time; with buckets each piece is a request.
+const PIECE: usize = 1 << 20;
 /// How long one step of the store may take: a part of an upload, a piece of a file.
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_mins(1);
 /// The end of the name of what is not complete.
 const UNFINISHED: &str = ".part";
 
@@ -148,13 +148,11 @@ impl EvidenceStore {
     }
 
     fn operator(&self) -> Result<&Operator, StorageError> {
-        match self.operator.get() {
-            Some(operator) => Ok(operator),
-            None => {
-                let opened = self.location.open()?;
-                Ok(self.operator.get_or_init(|| opened))
-            }
+        if let Some(operator) = self.operator.get() {
+            return Ok(operator);
         }
+        let opened = self.location.open()?;
+        Ok(self.operator.get_or_init(|| opened))
     }
 
     /// Whether what is stored can be read here.
@@ -177,10 +175,12 @@ impl EvidenceStore {
         while head.len() < HEAD {
             let Some(bytes) = source.next().await else { break };
             let bytes = bytes.map_err(PutError::Source)?;
-            head.extend_from_slice(&bytes);
-            if first.is_none() && head.len() >= HEAD {
+            if head.is_empty() && bytes.len() >= HEAD {
                 // Mostly the first piece is long enough and needs no copy.
+                head.extend_from_slice(&bytes[..HEAD]);
                 first = Some(bytes);
+            } else {
+                head.extend_from_slice(&bytes);
             }
         }
         if head.is_empty() {

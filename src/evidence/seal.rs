@@ -2,7 +2,7 @@
 //! read. An identity, where there is one, opens it again.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -99,8 +99,8 @@ impl Sealing {
 pub struct Identities(Arc<[Box<dyn Identity + Send + Sync>]>);
 
 impl Identities {
-    pub fn read(path: PathBuf) -> Result<Self, SealError> {
-        let wrong = |reason: String| SealError::Identity { path: path.clone(), reason };
+    pub fn read(path: &Path) -> Result<Self, SealError> {
+        let wrong = |reason: String| SealError::Identity { path: path.to_owned(), reason };
         let name = path.to_str().ok_or_else(|| wrong("its name is no text".to_owned()))?.to_owned();
         let identities = IdentityFile::from_file(name)
             .map_err(|error| wrong(error.to_string()))?

@@ -27,7 +27,7 @@ fn open(folder: &tempfile::TempDir, recipients: &[String], identity: Option<Path
     EvidenceStore::new(StoreSettings {
         location: Location::Folder(folder.path().to_owned()),
         recipients: Recipients::read(recipients).unwrap(),
-        identities: identity.map(|path| Identities::read(path).unwrap()),
+        identities: identity.map(|path| Identities::read(&path).unwrap()),
     })
 }
 
@@ -53,7 +53,14 @@ fn files(folder: &tempfile::TempDir) -> Vec<String> {
 async fn what_is_stored_comes_back_with_its_hash_and_its_type() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, &[], None);
-    for (n, length, size) in [(1, PNG.len(), 1), (2, 300_000, 7_000), (3, PART + 3, PART), (4, 2 * PART, 100_000)] {
+    for (n, length, size) in [
+        (1, PNG.len(), 1),
+        (5, 1_000, 50),
+        (6, 1_000, 63),
+        (2, 300_000, 7_000),
+        (3, PART + 3, PART),
+        (4, 2 * PART, 100_000),
+    ] {
         let bytes = picture(length);
         let object = object_name("a", id(n), EvidenceKind::FaceImage, token(n));
         let stored = store.put(&object, EvidenceKind::FaceImage, pieces(&bytes, size)).await.unwrap();
@@ -168,7 +175,7 @@ async fn sealed_evidence_is_read_with_an_identity_of_a_recipient_alone() {
     let reader = open(&folder, &recipients, Some(file("stranger", &stranger)));
     assert!(matches!(reader.get(&object, true).await.err(), Some(GetError::Sealed)));
     assert!(matches!(Recipients::read(&["age1nonsense".to_owned()]), Err(SealError::Recipient { item: 0, .. })));
-    let error = Identities::read(files(&folder)[0].clone().into()).unwrap_err();
+    let error = Identities::read(files(&folder)[0].as_ref()).unwrap_err();
     assert!(!error.to_string().is_empty());
 }
 

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
+pub use super::field_error::FieldError;
 use crate::service::accept_callback::NotAccepted;
 use crate::service::batch::Turned;
 use crate::store::StoreError;
@@ -19,7 +20,7 @@ use crate::store::StoreError;
 const RETRY_AFTER: u32 = 5;
 
 /// All codes, each with its status.
-pub const CODES: [(&str, u16); 36] = [
+pub const CODES: [(&str, u16); 37] = [
     ("unauthorized", 401),
     ("scope_missing", 403),
     ("body_malformed", 400),
@@ -35,6 +36,7 @@ pub const CODES: [(&str, u16); 36] = [
     ("evidence_not_found", 404),
     ("evidence_sealed", 409),
     ("evidence_unavailable", 503),
+    ("recheck_not_found", 404),
     ("transaction_conflict", 409),
     ("already_final", 409),
     ("account_unknown", 404),
@@ -57,19 +59,6 @@ pub const CODES: [(&str, u16); 36] = [
     ("stopping", 503),
     ("internal", 500),
 ];
-
-/// One wrong member of a body or a query.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldError {
-    pub field: Cow<'static, str>,
-    pub message: Cow<'static, str>,
-}
-
-impl FieldError {
-    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
 
 /// An answer that refuses.
 #[derive(Debug)]
@@ -221,6 +210,15 @@ impl Problem {
              the request again later.",
         );
         Self { retry_after: Some(RETRY_AFTER), ..problem }
+    }
+
+    pub fn recheck_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "recheck_not_found",
+            "There is no such recheck",
+            "No recheck has this id. Use the `id` that POST /rechecks returned.",
+        )
     }
 
     pub fn transaction_conflict(id: impl std::fmt::Display, members: &[&str]) -> Self {

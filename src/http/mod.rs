@@ -6,8 +6,11 @@ mod auth;
 mod body;
 mod callbacks;
 mod error;
+mod field_error;
 mod health;
 mod metrics;
+mod rechecks;
+mod reconcile;
 mod returns;
 mod server;
 mod verifications;
@@ -87,6 +90,9 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/verifications/{id}/raw", get(verifications::raw::raw))
         .route("/verifications/{id}/evidence/{kind}", get(verifications::evidence::evidence))
         .route("/verifications/{id}/collect", post(verifications::collect::collect))
+        .route("/rechecks", get(rechecks::list).post(rechecks::create))
+        .route("/rechecks/{id}", get(rechecks::show).delete(rechecks::stop))
+        .route("/reconcile", get(reconcile::reconcile))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));
@@ -104,7 +110,6 @@ fn finish(router: Router<Api>, api: &Api, listener: &'static str) -> Router {
 }
 
 /// What a panic says may hold data; the panic hook has logged its place.
-#[expect(clippy::needless_pass_by_value, reason = "the form that the layer calls")]
 fn after_panic(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal().into_response()
 }
@@ -114,7 +119,15 @@ async fn answered<T, E>(asked: impl Future<Output = Result<T, E>>) -> Result<T, 
 where
     Problem: From<E>,
 {
-    let Ok(answer) = tokio::time::timeout(PATIENCE, asked).await else {
+    answered_within(PATIENCE, asked).await
+}
+
+/// The same, for what reads much.
+async fn answered_within<T, E>(patience: Duration, asked: impl Future<Output = Result<T, E>>) -> Result<T, Problem>
+where
+    Problem: From<E>,
+{
+    let Ok(answer) = tokio::time::timeout(patience, asked).await else {
         warn!("the database did not answer a request in time");
         return Err(Problem::database_unavailable());
     };

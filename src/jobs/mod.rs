@@ -3,12 +3,14 @@
 //! Each replica runs the same loops. They look at once when something happened here, soon when it happened elsewhere,
 //! and every second in any case.
 
+mod at_risk;
 mod captures;
 mod checks;
 mod dispatch;
 mod erasures;
 mod in_flight;
 mod lanes;
+mod rechecks;
 mod retention;
 pub mod steps;
 mod turns;
@@ -75,6 +77,8 @@ impl Engine {
         tasks.spawn(captures.clone().look_after());
         tasks.spawn(upkeep::listen(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::tidy(service.clone(), tasks.clone()));
+        tasks.spawn(at_risk::watch(service.clone(), tasks.clone()));
+        tasks.spawn(rechecks::feed(service.clone(), tasks.clone()));
         service.wakes.start(service.store.clone(), &tasks);
         Self { tasks, queues, in_flight, captures, service }
     }

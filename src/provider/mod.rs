@@ -78,6 +78,11 @@ pub trait Provider: Send + Sync {
     fn check_product(&self, _product: Option<&str>) -> Result<(), &'static str> {
         Ok(())
     }
+
+    /// Whether the provider bills a result with this code; none where it does not say.
+    fn is_billed(&self, _sub_code: &str) -> Option<bool> {
+        None
+    }
 }
 
 /// Does what takes long with a large body on a thread where nobody waits meanwhile. `None`: the service is stopping.

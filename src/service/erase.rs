@@ -156,7 +156,7 @@ impl Service {
         match self.store.record_erasure(&attempt).await {
             Ok(true) => self.erasures.announce(&[leased.id]),
             Ok(false) => {
-                warn!(verification.id = %leased.id, "the lease of an erasure was lost; somebody else makes it")
+                warn!(verification.id = %leased.id, "the lease of an erasure was lost; somebody else makes it");
             }
             // The lease runs out, and it is made again.
             Err(error) => error!(verification.id = %leased.id, error = &error as &dyn std::error::Error,
@@ -301,17 +301,15 @@ impl Service {
     /// delete, and there may be something later: so it is asked again until nobody can complete it any more.
     fn declined(&self, leased: &LeasedErasure, code: &str) -> Part<ProviderPart> {
         let now = self.clock.now();
-        match leased.open_until.filter(|until| now < *until) {
-            Some(until) => Part {
+        if let Some(until) = leased.open_until.filter(|until| now < *until) {
+            return Part {
                 state: ProviderPart::Pending,
                 reason: Some(format!("there is no result yet that could be deleted ({code})")),
                 due_at: later(now, after_running(false, leased.attempts).1).min(until),
-            },
-            None => {
-                let reason = format!("the provider declines, or has nothing of it ({code})");
-                ended(ProviderPart::Refused, Some(reason), now)
-            }
+            };
         }
+        let reason = format!("the provider declines, or has nothing of it ({code})");
+        ended(ProviderPart::Refused, Some(reason), now)
     }
 }
 

@@ -3,11 +3,12 @@ use futures_util::TryStreamExt;
 use futures_util::stream;
 
 use super::*;
+use crate::domain::schedule::Lane;
 use crate::domain::{BadImage, FoundImage};
 use crate::evidence::{Location, Recipients, StoreSettings};
 use crate::provider::{Answer, CheckRequest, Provider};
-use crate::service::account::Starting;
-use crate::store::Standing;
+use crate::service::account::{Pacing, Rotating, Starting};
+use crate::store::{Pace, Standing};
 
 struct Nobody;
 
@@ -24,9 +25,10 @@ fn account() -> Account {
         result_retention: Duration::from_hours(30 * 24),
         video_retention: Duration::from_mins(30),
         give_up_after: Duration::from_hours(24),
-        callback_token: None,
+        callback_token: Rotating::new(None),
         starting: Starting::default(),
-        provider: Arc::new(Nobody),
+        pacing: Pacing::default(),
+        providers: Rotating::new(Arc::new(Nobody)),
         downloader: None,
     }
 }
@@ -39,6 +41,8 @@ fn job(hinted: bool, expect_video: bool) -> LeasedJob {
     LeasedJob {
         id: VerificationId(Uuid::from_u128(1)),
         token: Uuid::from_u128(2),
+        lane: Lane::Fresh,
+        pace: Pace::Urgent,
         transaction_id: "t".into(),
         merchant_biz_id: "b".into(),
         product: None,
@@ -91,14 +95,14 @@ fn what_came_is_captured_each_under_a_lease_of_its_own() {
     };
     let (notes, captures) = planned(&evidence(), &job(true, true), 1, found);
     let tokens: Vec<_> = captures.iter().map(|capture| (capture.kind, capture.token)).collect();
-    let noted: Vec<_> = notes
+    let leases: Vec<_> = notes
         .iter()
         .map(|note| match note.state {
             NotedState::Captured { token, .. } => (note.kind, token),
             ref other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(tokens, noted);
+    assert_eq!(tokens, leases);
     assert_eq!(tokens.len(), 3);
     let deadlines: Vec<_> = notes.iter().map(|note| note.deadline - start()).collect();
     assert_eq!(deadlines, [TimeDelta::days(30), TimeDelta::days(30), TimeDelta::minutes(30)]);
@@ -170,5 +174,5 @@ async fn the_last_piece_goes_out_only_when_the_whole_is_right() {
     assert_eq!(verified(&[b"ab", b"cX"], b"abcd").await, (b"ab".to_vec(), false));
     assert_eq!(verified(&[b"abcX"], b"abcd").await, (vec![], false));
     assert_eq!(verified(&[b"ab"], b"abcd").await, (vec![], false));
-    assert_eq!(verified(&[b"ab", b"cd", b"e"], b"abcd").await.1, false);
+    assert!(!verified(&[b"ab", b"cd", b"e"], b"abcd").await.1);
 }

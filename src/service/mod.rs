@@ -3,6 +3,7 @@
 
 pub mod accept_callback;
 pub mod account;
+pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
 pub mod erase;
@@ -12,6 +13,8 @@ pub mod initialize;
 pub mod pace;
 pub mod polls;
 pub mod read_answer;
+pub mod recheck;
+pub mod reconcile;
 pub mod register;
 pub mod retention;
 pub mod returns;

@@ -255,15 +255,17 @@ impl Store {
                 AND j.lease_token = i.token
                 AND (i.status NOT IN ('void', 'expired')
                     OR i.verification_id IN (SELECT h.verification_id FROM held h WHERE NOT h.too_early))
-                RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at, j.checks, j.recheck, i.status,
-                    i.sub_code, i.reason, i.scores, i.signals, i.answer, i.last_error, i.check_detail, i.at,
+                RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at, j.checks, j.recheck, j.recheck_id,
+                    i.status, i.sub_code, i.reason, i.scores, i.signals, i.answer, i.last_error, i.check_detail, i.at,
                     i.replaces
             ), decided AS MATERIALIZED (
                 SELECT d.*, p.revision AS known_revision,
                     coalesce(p.callback_at, d.callback_at) AS first_callback_at,
                     coalesce(p.hinted_at, d.hinted_at) AS first_hinted_at,
+                    -- A flow that ended without an outcome takes nothing from a verdict.
                     p.revision IS NULL
-                        OR (d.replaces AND (p.status, p.sub_code) IS DISTINCT FROM (d.status, d.sub_code)) AS is_new
+                        OR (d.replaces AND (p.status, p.sub_code) IS DISTINCT FROM (d.status, d.sub_code)
+                            AND NOT (d.status = 'void' AND p.status IN ('passed', 'failed', 'review'))) AS is_new
                 FROM done d
                 LEFT JOIN LATERAL (
                     SELECT v.revision, v.status, v.sub_code, v.callback_at, v.hinted_at
@@ -305,6 +307,13 @@ impl Store {
                     checks + (check_detail IS NOT NULL)::integer, last_error
                 FROM decided
                 WHERE is_new
+            ), revised AS (
+                INSERT INTO recheck_revisions (recheck_id, verification_id)
+                SELECT recheck_id, verification_id
+                FROM decided
+                WHERE is_new
+                AND recheck_id IS NOT NULL
+                ON CONFLICT DO NOTHING
             ), remembered AS (
                 INSERT INTO history (verification_id, at, kind, detail)
                 SELECT verification_id, at, 'check', check_detail::json
@@ -371,7 +380,8 @@ impl Store {
             ), released AS (
                 UPDATE collect_jobs j
                 SET lease_token = NULL, leased_until = NULL,
-                    lane = CASE WHEN j.nudged_again THEN j.lane ELSE coalesce(i.lane, j.lane) END,
+                    -- What was put in line in bulk stays behind all else, also after a fault.
+                    lane = CASE WHEN j.nudged_again OR j.recheck_id IS NOT NULL THEN j.lane ELSE coalesce(i.lane, j.lane) END,
                     due_at = CASE WHEN j.nudged_again THEN least(i.at, i.due_at) ELSE i.due_at END,
                     running = CASE WHEN j.nudged_again THEN 0 ELSE i.running END,
                     faults = i.faults,

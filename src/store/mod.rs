@@ -6,18 +6,22 @@
 
 mod accounts;
 mod answers;
+mod at_risk;
 mod captures;
 mod checks;
 mod collect_jobs;
 mod erasures;
 mod error;
 mod evidence;
+mod feed_rechecks;
 mod hints;
 mod initializations;
 mod known;
 mod lease_due;
 mod migrate;
 mod receipts;
+mod rechecks;
+mod reconcile;
 mod records;
 mod retention;
 mod returns;
@@ -36,6 +40,7 @@ use known::Known;
 
 pub use accounts::{AccountHealth, CallSlot, Failing, Outage, PollLoad};
 pub use answers::{AnswerRead, Reader};
+pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
 pub use erasures::{Destroyed, NewErasure};
@@ -44,11 +49,14 @@ pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
     OrphanedCapture, StoredEvidence,
 };
+pub use feed_rechecks::Fed;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
+pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
+pub use reconcile::{Discrepancy, Sum};
 pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
 pub use retention::Retained;
 pub use returns::Returned;

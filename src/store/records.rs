@@ -108,7 +108,7 @@ impl Store {
     }
 
     /// Newest first; ids that are not there are left out.
-    async fn records(&self, ids: &[Uuid]) -> Result<Vec<Record>, StoreError> {
+    pub(super) async fn records(&self, ids: &[Uuid]) -> Result<Vec<Record>, StoreError> {
         let rows = sqlx::query!(
             r#"-- records
             SELECT verification_id AS "verification_id!", account AS "account!", transaction_id AS "transaction_id!",

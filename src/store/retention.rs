@@ -14,7 +14,7 @@ use super::{Store, StoreError};
 use crate::domain::{EvidenceKind, RetentionClass, VerificationId};
 
 /// Rows may be committed a moment after the time they carry; so now and then the cursor goes back by so much.
-const BACK: TimeDelta = TimeDelta::hours(1);
+pub(super) const BACK: TimeDelta = TimeDelta::hours(1);
 
 /// Why evidence is gone.
 const EVIDENCE_OVER: &str = "the time of retention.evidence is over";

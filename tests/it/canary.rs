@@ -453,7 +453,7 @@ async fn no_planted_value_is_found_where_it_does_not_belong_and_none_after_the_e
     for (account, transaction_id) in [(ACCOUNT, &transaction), (ZOLOZ, &zoloz_transaction)] {
         let request =
             CheckRequest { transaction_id: transaction_id.clone(), merchant_biz_id: "b".to_owned(), product: None };
-        let result = service.accounts[account].provider.check_result(&request).await;
+        let result = service.accounts[account].provider().check_result(&request).await;
         assert!(result.is_ok(), "{result:?}");
         found
             .push(("Debug".to_owned(), format!("{result:?} {request:?} {:?}", service.accounts[account]).into_bytes()));

@@ -378,6 +378,18 @@ async fn reading_needs_the_scope_and_a_known_kind() {
     assert!(evidence_history(&test, &id).await.iter().all(|item| item["read"].is_null()));
 }
 
+#[tokio::test]
+async fn a_stop_gives_captures_back_and_the_next_start_asks_again() {
+    let mut test = TestApp::start().await;
+    test.simulator.add_fault(video_fault(FaultKind::Status, 1)).unwrap();
+    let (transaction, id) = finished(&test, with_video(), json!({})).await;
+    test.until("tried", async || (test.calls_for("Video", &transaction) == 1).then_some(())).await;
+    // The clock stands still, so it would wait for its next attempt for ever.
+    test.restart().await;
+    until_state(&test, &id, "video", "stored").await;
+    assert_eq!((test.calls_for("Video", &transaction), test.calls_for("CheckResult", &transaction)), (2, 2));
+}
+
 /// Many videos, each with faults of its own, and workers that die. What the provider would have given within its 30
 /// minutes is stored; each other one says why not.
 #[tokio::test]
@@ -445,5 +457,5 @@ async fn whatever_can_be_fetched_within_its_30_minutes_is_stored() {
         stored += 1;
     }
     assert_eq!(stored + missed, all.len());
-    assert!(files(&test).iter().all(|file| !file.to_str().unwrap().ends_with(".part")), "{:?}", files(&test));
+    assert!(files(&test).iter().all(|file| file.extension().is_none()), "{:?}", files(&test));
 }

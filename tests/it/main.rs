@@ -6,6 +6,9 @@ mod alibaba;
 mod api;
 mod api_document;
 mod architecture;
+#[cfg(feature = "simulator")]
+mod at_risk;
+mod buckets;
 mod budget;
 #[cfg(feature = "simulator")]
 mod callbacks;
@@ -13,6 +16,8 @@ mod callbacks;
 mod canary;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod cli;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod client;
 #[cfg(feature = "simulator")]
 mod codes;
 mod credentials;
@@ -34,6 +39,10 @@ mod path;
 mod private_postgres;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod readme;
+#[cfg(feature = "simulator")]
+mod rechecks;
+#[cfg(feature = "simulator")]
+mod reconcile;
 #[cfg(feature = "simulator")]
 mod replicas;
 #[cfg(feature = "simulator")]

@@ -81,7 +81,7 @@ fn row(case: &Case, seen: &Seen, colours: bool) -> String {
     let mut checks = squeezed(&seen.checks);
     if case.expected.evidence.is_some() && seen.is_final {
         let stored = seen.evidence.matches(" stored").count();
-        checks.push_str(&format!("; {stored} files stored"));
+        checks = format!("{checks}; {stored} files stored");
     }
     let cells = [
         (case.name.to_owned(), ""),

@@ -1,4 +1,4 @@
-//! `GET /verifications`: pages, newest first.
+//! `GET /verifications`: pages, newest first. What is at risk is listed by [`super::at_risk`].
 
 use axum::Json;
 use axum::extract::State;
@@ -10,26 +10,37 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::at_risk;
 use super::body::{VerificationBody, render};
 use super::query::Query;
+use crate::domain::risk::RiskKind;
 use crate::domain::{Status, VerificationId};
 use crate::http::auth::Scope;
 use crate::http::{Api, Problem, answered};
 use crate::store::Filter;
 
-const LIMIT: i64 = 50;
+pub(in crate::http) const LIMIT: i64 = 50;
 const MOST: i64 = 200;
 
 /// Written as it stands, never through a JSON value: that would lose digits of the metadata's numbers.
 #[derive(Serialize)]
-struct Page<'a> {
-    items: Vec<VerificationBody<'a>>,
-    next_cursor: Option<String>,
+pub(super) struct Page<'a> {
+    pub items: Vec<VerificationBody<'a>>,
+    pub next_cursor: Option<String>,
 }
 
 pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
-    let filter = parse(&uri)?;
+    let mut query = Query::of(&uri);
+    let mut wants_at_risk = false;
+    let kind = query.take("at_risk", |text| {
+        wants_at_risk = true;
+        text.parse::<RiskKind>().map_err(|_| "must be video or result")
+    });
+    if wants_at_risk {
+        return at_risk::list(&api, kind, query).await;
+    }
+    let filter = parse(query)?;
     // One more than asked for tells whether there is a next page.
     let mut records = answered(api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() })).await?;
     let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
@@ -55,18 +66,21 @@ fn parse_cursor(text: &str) -> Option<VerificationId> {
     Uuid::from_slice(&bytes).ok().map(VerificationId)
 }
 
-fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
+pub(in crate::http) fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     DateTime::parse_from_rfc3339(text)
         .map(|time| time.to_utc())
         .map_err(|_| "must be a time such as 2026-01-31T12:00:00Z")
 }
 
-fn text(text: &str) -> Result<String, &'static str> {
+pub(in crate::http) fn text(text: &str) -> Result<String, &'static str> {
     if text.chars().count() <= 128 { Ok(text.to_owned()) } else { Err("must have at most 128 characters") }
 }
 
-fn parse(uri: &Uri) -> Result<Filter, Problem> {
-    let mut query = Query::of(uri);
+pub(in crate::http) fn parse_limit(text: &str) -> Result<i64, &'static str> {
+    text.parse().ok().filter(|limit| (1..=MOST).contains(limit)).ok_or("must be a whole number from 1 to 200")
+}
+
+fn parse(mut query: Query) -> Result<Filter, Problem> {
     let filter = Filter {
         status: query.take("status", |text| {
             text.parse::<Status>()
@@ -79,14 +93,7 @@ fn parse(uri: &Uri) -> Result<Filter, Problem> {
         registered_before: query.take("registered_before", parse_time),
         below: query
             .take("cursor", |text| parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged")),
-        limit: query
-            .take("limit", |text| {
-                text.parse()
-                    .ok()
-                    .filter(|limit| (1..=MOST).contains(limit))
-                    .ok_or("must be a whole number from 1 to 200")
-            })
-            .unwrap_or(LIMIT),
+        limit: query.take("limit", parse_limit).unwrap_or(LIMIT),
     };
     query.finish()?;
     Ok(filter)

@@ -1,5 +1,6 @@
 //! `/verifications…`: one endpoint a file, and the body that they share.
 
+pub mod at_risk;
 pub mod body;
 pub mod collect;
 pub mod erase;

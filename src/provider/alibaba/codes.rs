@@ -42,6 +42,14 @@ const TABLE: &[(&str, Meaning)] = &[
     ("ServiceUnavailable", Meaning::Unavailable("it reports that it is not available")),
 ];
 
+/// The values of SubCode that are billed, by the provider's page on CheckResult. Of the others it does not say.
+const BILLED: [&str; 5] = ["200", "204", "205", "206", "233"];
+
+/// Whether a result with this SubCode is billed; none where the provider does not say.
+pub fn is_billed(sub_code: &str) -> Option<bool> {
+    BILLED.contains(&sub_code).then_some(true)
+}
+
 pub fn is_success(code: &str) -> bool {
     code.eq_ignore_ascii_case("Success") || code == "200"
 }

@@ -1,4 +1,4 @@
-//! DeleteVerifyResult: the provider deletes result, images and texts of a transaction.
+//! `DeleteVerifyResult`: the provider deletes result, images and texts of a transaction.
 //!
 //! It is irreversible and exists for some products only; which code says so is not documented. `DeleteAfterQuery` is
 //! `N`, so that a result is deleted whether or not it was ever asked for.
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn only_a_plain_yes_is_a_deletion() {
-        let said = |body: &str| interpret(&read(body.as_bytes()).unwrap());
+        let said = |body: &str| interpret(&read(body.as_bytes(), &[]).unwrap());
         let declined = Deletion::Declined { code: "DeleteResult.N".to_owned() };
         assert_eq!(said(r#"{"Code":"Success","Result":{"DeleteResult":"Y"}}"#).unwrap(), Deletion::Deleted);
         assert_eq!(said(r#"{"Code":"200","DeleteResult":"Y"}"#).unwrap(), Deletion::Deleted);

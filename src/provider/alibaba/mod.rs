@@ -289,6 +289,10 @@ impl Provider for AlibabaClient {
     fn initialize<'a>(&'a self, request: &'a InitializeRequest) -> InitializeAnswer<'a> {
         Box::pin(self.start(request))
     }
+
+    fn is_billed(&self, sub_code: &str) -> Option<bool> {
+        codes::is_billed(sub_code)
+    }
 }
 
 /// Neither JSON nor the provider's XML: of a fault the status says more than that.

@@ -30,6 +30,12 @@ async fn without_a_known_key_every_endpoint_is_refused() {
         (Method::GET, format!("{one}/raw")),
         (Method::POST, format!("{one}/collect")),
         (Method::DELETE, one.clone()),
+        (Method::GET, "/verifications?at_risk=video".to_owned()),
+        (Method::GET, "/rechecks".to_owned()),
+        (Method::POST, "/rechecks".to_owned()),
+        (Method::GET, "/rechecks/x".to_owned()),
+        (Method::DELETE, "/rechecks/x".to_owned()),
+        (Method::GET, "/reconcile".to_owned()),
         (Method::GET, "/metrics".to_owned()),
     ] {
         let plain = || test.http.request(method.clone(), test.internal(&path));
@@ -61,6 +67,12 @@ async fn a_key_opens_only_what_its_scope_says() {
         (Method::GET, &format!("{one}/raw"), "evidence"),
         (Method::POST, &collect, "register"),
         (Method::DELETE, &one, "erase"),
+        (Method::GET, "/verifications?at_risk=video", "read"),
+        (Method::GET, "/rechecks", "read"),
+        (Method::POST, "/rechecks", "operate"),
+        (Method::GET, "/rechecks/x", "read"),
+        (Method::DELETE, "/rechecks/x", "operate"),
+        (Method::GET, "/reconcile", "read"),
         (Method::GET, "/metrics", "read"),
     ] {
         for other in ["register", "read", "evidence", "operate", "erase"] {
@@ -221,6 +233,8 @@ async fn a_path_of_one_listener_is_not_found_on_the_other() {
         format!("/verifications/{id}/history"),
         format!("/verifications/{id}/raw"),
         format!("/verifications/{id}/collect"),
+        "/rechecks".to_owned(),
+        "/reconcile".to_owned(),
         "/metrics".to_owned(),
         "/readyz".to_owned(),
         "/".to_owned(),
@@ -247,6 +261,9 @@ async fn a_method_that_does_not_fit_is_refused_with_those_that_do() {
         (test.internal(&format!("/verifications/{id}")), Method::POST, vec!["GET", "DELETE"]),
         (test.internal(&format!("/verifications/{id}/raw")), Method::POST, vec!["GET"]),
         (test.internal(&format!("/verifications/{id}/collect")), Method::GET, vec!["POST"]),
+        (test.internal("/rechecks"), Method::PUT, vec!["GET", "POST"]),
+        (test.internal("/rechecks/x"), Method::PUT, vec!["DELETE", "GET"]),
+        (test.internal("/reconcile"), Method::POST, vec!["GET"]),
         (test.internal("/readyz"), Method::POST, vec!["GET"]),
         (test.public("/callbacks/alibaba-sg"), Method::PUT, vec!["GET", "POST"]),
         (test.public("/callbacks/alibaba-sg"), Method::DELETE, vec!["GET", "POST"]),
@@ -254,7 +271,8 @@ async fn a_method_that_does_not_fit_is_refused_with_those_that_do() {
     ] {
         let response = test.http.request(method.clone(), &url).bearer_auth(KEY).send().await.unwrap();
         let allow = response.headers()[header::ALLOW].to_str().unwrap().to_owned();
-        let listed: Vec<_> = allow.split(',').map(str::trim).filter(|method| *method != "HEAD").collect();
+        let mut listed: Vec<_> = allow.split(',').map(str::trim).filter(|method| *method != "HEAD").collect();
+        listed.sort_unstable();
         assert_eq!(listed, allowed, "{method} {url}");
         problem(response, 405, "method_not_allowed").await;
     }

@@ -4,6 +4,8 @@
 pub mod app;
 pub mod database;
 pub mod environment;
+#[cfg(feature = "simulator")]
+pub mod planted;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 pub mod process;
 #[cfg(feature = "embedded-postgres")]
