@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use checkback::store::{Lease, Rate};
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::Result;
@@ -142,12 +142,12 @@ impl Filled {
 
     /// Ten jobs, which are given back.
     async fn lease(&self) -> Result<Duration> {
-        let (store, now) = (self.bench.store(), Utc::now());
+        let (store, now) = (self.bench.store(), self.bench.now());
         let asked_at = Instant::now();
         let leased = store
             .lease_due(Lease {
                 account: ACCOUNT,
-                token: Uuid::new_v4(),
+                token: self.bench.token(),
                 limit: 10,
                 length: Duration::from_secs(10),
                 rate: Rate {

@@ -20,9 +20,10 @@ use checkback::service::Service;
 use checkback::service::account::{Account, Pacing, Rotating, Starting};
 use checkback::store::{Registered, Store};
 use checkback::telemetry;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
 use crate::Result;
 use crate::load;
@@ -121,6 +122,14 @@ impl Bench {
         let known = self.register(world, 500).await?;
         load::paced(self, &known, 500).await?;
         world.clear().await
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        self.service.clock.now()
+    }
+
+    pub fn token(&self) -> Uuid {
+        self.service.entropy.token()
     }
 
     pub fn store(&self) -> &Store {

@@ -36,7 +36,7 @@ const MOST_LINK_FAULTS: u32 = 6;
 const BATCH: i64 = 500;
 
 #[derive(Clone)]
-pub(super) struct Captures {
+pub struct Captures {
     service: Service,
     tasks: Tasks,
     /// Each with what calls it off when its lease is lost.
@@ -46,7 +46,7 @@ pub(super) struct Captures {
 }
 
 /// Why an attempt stored nothing.
-struct Failed {
+pub struct Failed {
     reason: String,
     next: Next,
 }
@@ -132,7 +132,12 @@ impl Captures {
         }
     }
 
-    async fn attempt(&self, account: &Account, key: CaptureKey, source: &Source) -> Result<(String, Stored), Failed> {
+    pub async fn attempt(
+        &self,
+        account: &Account,
+        key: CaptureKey,
+        source: &Source,
+    ) -> Result<(String, Stored), Failed> {
         let _upload = self.service.evidence.upload().await;
         let object = object_name(&account.name, key.id, key.kind, key.token);
         let store = &self.service.evidence.store;
@@ -180,7 +185,7 @@ impl Captures {
         Ok((object, stored))
     }
 
-    async fn stored(&self, account: &Account, key: CaptureKey, lease: CaptureLease, stored: (String, Stored)) {
+    pub async fn stored(&self, account: &Account, key: CaptureKey, lease: CaptureLease, stored: (String, Stored)) {
         let (object, stored) = stored;
         let at = self.service.clock.now();
         let row = StoredEvidence {
@@ -218,7 +223,7 @@ impl Captures {
         }
     }
 
-    async fn failed(&self, account: &Account, key: CaptureKey, lease: CaptureLease, failed: Failed) {
+    pub async fn failed(&self, account: &Account, key: CaptureKey, lease: CaptureLease, failed: Failed) {
         let now = self.service.clock.now();
         let next = match failed.next {
             Next::Nothing => NotStored::Missed,
@@ -312,7 +317,7 @@ impl Captures {
     }
 
     /// True when there may be more to do at once.
-    async fn look(&self, accounts: &[String], now: DateTime<Utc>) -> Result<bool, StoreError> {
+    pub async fn look(&self, accounts: &[String], now: DateTime<Utc>) -> Result<bool, StoreError> {
         let service = &self.service;
         for orphan in service.store.recover_captures(now).await? {
             let object = object_name(&orphan.account, orphan.key.id, orphan.key.kind, orphan.key.token);

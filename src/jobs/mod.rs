@@ -23,7 +23,7 @@ use crate::domain::Keep;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
 
-use captures::Captures;
+pub use captures::{Captures, Failed as CaptureFailed};
 use checks::Checks;
 pub use in_flight::InFlight;
 pub use turns::Turns;

@@ -467,7 +467,6 @@ async fn a_flow_that_ended_without_an_outcome_takes_nothing_from_a_verdict() {
             at: now,
             recheck: true,
             replaces: true,
-            evidence: Vec::new(),
         };
         let recorded = store.record_final(&[void]).await.unwrap();
         assert_eq!(recorded[0].revision, revision, "{before}");

@@ -130,6 +130,11 @@ async fn a_verdict_and_its_history_in_two_transactions_are_found() {
 }
 
 #[tokio::test]
+async fn evidence_that_is_marked_as_stored_before_it_is_whole_is_found() {
+    assert_eq!(found(crowded(5, MINUTE), Planted::StoredBeforeWhole).await, "what is stored is whole");
+}
+
+#[tokio::test]
 async fn a_budget_per_replica_is_found() {
     assert_eq!(found(crowded(4, 0), Planted::BudgetPerReplica).await, "calls a second");
 }

@@ -3,11 +3,12 @@
 
 use checkback::service::Service;
 use checkback::service::account::Account;
-use checkback::store::{CheckedFinal, Leased, LeasedJob, Pace, Standing};
+use checkback::store::{CaptureKey, CheckedFinal, Leased, LeasedJob, Pace, Standing};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use checkback::domain::VerificationId;
 use checkback::domain::schedule::Lane;
+use checkback::evidence::{MediaType, Stored, object_name};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -21,6 +22,8 @@ pub enum Planted {
     TwoTransactions,
     /// Each replica paces its calls by a row of its own.
     BudgetPerReplica,
+    /// Evidence is marked as stored before it is whole and hashed.
+    StoredBeforeWhole,
 }
 
 impl Planted {
@@ -37,6 +40,12 @@ impl Planted {
 
     pub fn search_path(self, replica: usize) -> Option<String> {
         (self == Self::BudgetPerReplica).then(|| format!("r{replica},public"))
+    }
+
+    /// What a capture claims that has nothing yet.
+    pub fn claimed(account: &Account, key: CaptureKey) -> (String, Stored) {
+        let stored = Stored { media: MediaType::WebM, bytes: 1, sha256: [0; 32], is_sealed: false };
+        (object_name(&account.name, key.id, key.kind, key.token), stored)
     }
 
     pub fn leases_itself(self) -> bool {

@@ -9,8 +9,10 @@ use checkback::clock::Clock;
 use checkback::domain::schedule::after_probe;
 use checkback::domain::{Flow, Outcome, ProviderError, TokenHash};
 use checkback::entropy::Entropy;
-use checkback::evidence::{EvidenceStore, Location, Recipients, StoreSettings};
-use checkback::jobs::{InFlight, LEASE, MOST_IN_FLIGHT, POLL, RECOVERY, RENEWAL, Turns, steps};
+use checkback::evidence::{DownloadLimits, Downloader, EvidenceStore, Location, Recipients, StoreSettings, Stored};
+use checkback::jobs::{
+    CaptureFailed, Captures, InFlight, LEASE, MOST_IN_FLIGHT, POLL, RECOVERY, RENEWAL, Turns, steps,
+};
 use checkback::lifecycle::Tasks;
 use checkback::provider::alibaba::credentials::Credentials;
 use checkback::provider::alibaba::endpoint::Endpoint;
@@ -18,9 +20,12 @@ use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use checkback::service::Service;
 use checkback::service::account::{Account, Pacing, Rotating, Starting, later};
 use checkback::service::collect_result::Decision;
+use checkback::service::evidence::{Capture, Source};
 use checkback::service::pace::{HORIZON, Slot, Turn};
 use checkback::service::polls::PollWatch;
-use checkback::store::{CallSlot, CheckedFinal, CheckedOpen, LeasedJob, Pace, Standing, Store};
+use checkback::store::{
+    CallSlot, CaptureKey, CaptureLease, CheckedFinal, CheckedOpen, LeasedJob, Pace, Standing, Store,
+};
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 use sqlx::Row;
@@ -45,6 +50,7 @@ pub enum Loop {
     Recover,
     Overdue,
     Sort,
+    Evidence,
 }
 
 pub enum Step {
@@ -71,6 +77,18 @@ pub enum Step {
         result: Box<Result<Outcome, ProviderError>>,
         took: Duration,
     },
+    /// A capture begins: bytes and link are in this process alone.
+    Capture {
+        key: CaptureKey,
+        lease: CaptureLease,
+        source: Box<Source>,
+    },
+    /// It is over, and what came of it is not written down yet.
+    Captured {
+        key: CaptureKey,
+        lease: CaptureLease,
+        result: Box<Result<(String, Stored), CaptureFailed>>,
+    },
     /// Of a fault that is planted: the second transaction of a verdict.
     Remember {
         check: Box<CheckedFinal>,
@@ -80,6 +98,7 @@ pub enum Step {
 /// A process of the service.
 struct Process {
     service: Service,
+    captures: Captures,
     account: Arc<Account>,
     clock: Clock,
     tasks: Tasks,
@@ -94,7 +113,7 @@ pub struct Replica {
     pub in_flight: InFlight,
     /// When each loop looks next.
     pub pending: BTreeMap<Loop, Moment>,
-    pub finals: Vec<(LeasedJob, CheckedFinal)>,
+    pub finals: Vec<(LeasedJob, CheckedFinal, Vec<Capture>)>,
     pub opens: Vec<(LeasedJob, CheckedOpen)>,
     calls: usize,
     turns: Turns,
@@ -127,6 +146,10 @@ impl Replica {
         (process.service.clone(), Arc::clone(&process.account))
     }
 
+    pub fn captures(&self) -> Captures {
+        self.process.as_ref().expect("only a replica that stands is asked").captures.clone()
+    }
+
     pub async fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.tasks.shut_down(Duration::ZERO).await;
@@ -152,6 +175,8 @@ impl Replica {
             entropy.clone(),
         );
         let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap());
+        let endpoint = format!("http://{}", world.endpoint).parse().unwrap();
+        let downloader = Downloader::new(Vec::new(), Some(endpoint), DownloadLimits::default()).unwrap();
         let account = Account {
             name: ACCOUNT.to_owned(),
             qps: world.plan.qps,
@@ -162,8 +187,13 @@ impl Replica {
             starting: Starting::default(),
             pacing: Pacing::default(),
             providers: Rotating::new(Arc::new(client)),
-            downloader: None,
+            downloader: Some(downloader),
         };
+        let evidence = EvidenceStore::new(StoreSettings {
+            location: Location::Folder(world.folder.path().to_owned()),
+            recipients: Recipients::default(),
+            identities: None,
+        });
         let mut options = world.database.options();
         if let Some(path) = world.planted.and_then(|planted| planted.search_path(replica)) {
             options = options.options([("search_path", path)]);
@@ -171,14 +201,10 @@ impl Replica {
         let store = Store::new(options, 2);
         store.add_accounts(&[ACCOUNT.to_owned()]).await.unwrap();
         let tasks = Tasks::new();
-        let evidence = EvidenceStore::new(StoreSettings {
-            location: Location::Folder("/nowhere".into()),
-            recipients: Recipients::default(),
-            identities: None,
-        });
         let service = Service::new(store, evidence, clock.clone(), entropy, vec![account], &tasks);
         let account = Arc::clone(&service.accounts[ACCOUNT]);
-        let process = Process { service, account, clock, tasks };
+        let captures = Captures::new(service.clone(), tasks.clone());
+        let process = Process { service, captures, account, clock, tasks };
         Self { process: Some(process), epoch: old.epoch, clock_off: old.clock_off, ..Self::absent() }
     }
 }
@@ -229,6 +255,9 @@ impl World {
             Step::Loop(Loop::Flush) => return self.flush(replica).await,
             Step::Loop(Loop::Renew) => self.renew(replica).await,
             Step::Loop(Loop::Recover) => self.recover(replica).await,
+            Step::Loop(Loop::Evidence) => self.look_after_evidence(replica).await,
+            Step::Capture { key, lease, source } => return self.capture(replica, key, lease, &source).await,
+            Step::Captured { key, lease, result } => return self.captured(replica, key, lease, *result).await,
             Step::Loop(Loop::Sort) => self.sort(replica).await,
             Step::Loop(Loop::Overdue) => self.end_overdue(replica).await,
             Step::Send { job, slot, slots } => self.send(replica, job, slot, slots).await,
@@ -379,7 +408,7 @@ impl World {
         if self.planted != Some(Planted::RetryPastDeadline)
             && let Some(expired) = steps::end_if_overdue(&service, &account, &job).await
         {
-            self.put_final(replica, *job, expired);
+            self.put_final(replica, *job, expired, Vec::new());
             return;
         }
         let network = self.random.random_range(MILLISECOND..45 * MILLISECOND);
@@ -468,14 +497,18 @@ impl World {
         &mut self,
         replica: usize,
         job: LeasedJob,
-        result: Result<Outcome, ProviderError>,
+        mut result: Result<Outcome, ProviderError>,
         took: Duration,
         flow: Option<Flow>,
     ) {
         let (service, account) = self.replicas[replica].parts();
         let was_well = job.standing == Standing::Well;
+        let found = steps::take_evidence(&mut result);
         match steps::judge(&service, &account, &job, result, took, flow.as_ref()).await {
-            Decision::Final(check) => self.put_final(replica, job, check),
+            Decision::Final(check) => {
+                let (check, captures) = steps::with_evidence(&service, &account, &job, check, found);
+                self.put_final(replica, job, check, captures);
+            }
             Decision::Open(check) => {
                 self.replicas[replica].opens.push((job, check));
                 self.flush_soon(replica);
@@ -487,8 +520,8 @@ impl World {
         }
     }
 
-    fn put_final(&mut self, replica: usize, job: LeasedJob, check: CheckedFinal) {
-        self.replicas[replica].finals.push((job, check));
+    fn put_final(&mut self, replica: usize, job: LeasedJob, check: CheckedFinal, captures: Vec<Capture>) {
+        self.replicas[replica].finals.push((job, check, captures));
         self.flush_soon(replica);
     }
 
@@ -504,10 +537,11 @@ impl World {
             (std::mem::take(&mut this.finals), std::mem::take(&mut this.opens))
         };
         let jobs: Vec<LeasedJob> =
-            finals.iter().map(|(job, _)| job).chain(opens.iter().map(|(job, _)| job)).cloned().collect();
+            finals.iter().map(|(job, ..)| job).chain(opens.iter().map(|(job, _)| job)).cloned().collect();
         let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         let held = self.holders(&ids).await;
-        let mut finals: Vec<CheckedFinal> = finals.into_iter().map(|(_, check)| check).collect();
+        let (mut finals, mut captures): (Vec<CheckedFinal>, Vec<Vec<Capture>>) =
+            finals.into_iter().map(|(_, check, captures)| (check, captures)).unzip();
         let mut opens: Vec<CheckedOpen> = opens.into_iter().map(|(_, check)| check).collect();
         if self.planted == Some(Planted::NoFencing) {
             // Whoever holds the lease now: its token is used.
@@ -530,8 +564,19 @@ impl World {
                 }
             }
         } else if !finals.is_empty() {
-            for recorded in steps::store_finals(&service, &finals).await {
+            for (recorded, captures) in steps::store_finals(&service, &finals).await.into_iter().zip(captures.drain(..))
+            {
                 stored.push(recorded.is_some());
+                let Some(recorded) = recorded else { continue };
+                for capture in captures {
+                    let lease = recorded.captures.iter().find(|lease| lease.token == capture.token);
+                    let Some(lease) = lease.copied() else { continue };
+                    let key = CaptureKey { id: recorded.id, kind: lease.kind, token: lease.token };
+                    let soon = self.random.random_range(MILLISECOND..SECOND);
+                    let source = Box::new(capture.source);
+                    self.later(replica, self.now.plus(soon), Step::Capture { key, lease, source });
+                    self.wake(replica, Loop::Evidence, micros(LEASE));
+                }
             }
         }
         if !opens.is_empty() {
@@ -550,6 +595,67 @@ impl World {
         }
         self.schedule(replica, Loop::Look, self.now);
         self.check(&ids).await
+    }
+
+    async fn capture(
+        &mut self,
+        replica: usize,
+        key: CaptureKey,
+        lease: CaptureLease,
+        source: &Source,
+    ) -> Result<(), Box<Violation>> {
+        let (_, account) = self.replicas[replica].parts();
+        let captures = self.replicas[replica].captures();
+        let n = self.by_id[&key.id];
+        let mut took = self.random.random_range(50 * MILLISECOND..3 * SECOND);
+        if self.is_slow() {
+            // Longer than its lease, which nobody renews here.
+            took += 12 * SECOND;
+        }
+        if self.planted == Some(Planted::StoredBeforeWhole) {
+            captures.stored(&account, key, lease, Planted::claimed(&account, key)).await;
+            self.note(&format!("r{replica} says that the {} of {n} is stored", key.kind));
+            return self.check_evidence(key.id).await;
+        }
+        let result = Box::new(captures.attempt(&account, key, source).await);
+        let what = if result.is_ok() { "fetches" } else { "cannot fetch" };
+        self.note(&format!("r{replica} {what} the {} of {n}", key.kind));
+        self.later(replica, self.now.plus(took), Step::Captured { key, lease, result });
+        Ok(())
+    }
+
+    async fn captured(
+        &mut self,
+        replica: usize,
+        key: CaptureKey,
+        lease: CaptureLease,
+        result: Result<(String, Stored), CaptureFailed>,
+    ) -> Result<(), Box<Violation>> {
+        let (_, account) = self.replicas[replica].parts();
+        let captures = self.replicas[replica].captures();
+        match result {
+            Ok(stored) => captures.stored(&account, key, lease, stored).await,
+            Err(failed) => captures.failed(&account, key, lease, failed).await,
+        }
+        let n = self.by_id[&key.id];
+        self.note(&format!("r{replica} writes down what came of the {} of {n}", key.kind));
+        self.wake(replica, Loop::Evidence, 0);
+        self.check_evidence(key.id).await
+    }
+
+    async fn look_after_evidence(&mut self, replica: usize) {
+        self.put_database_clock().await;
+        let (service, account) = self.replicas[replica].parts();
+        let captures = self.replicas[replica].captures();
+        captures.look(std::slice::from_ref(&account.name), service.clock.now()).await.unwrap();
+        self.wake(replica, Loop::Look, 0);
+        let next = "SELECT min(CASE WHEN lease_token IS NULL THEN least(due_at, deadline) ELSE leased_until END)
+            FROM evidence WHERE state = 'pending'";
+        let next: Option<DateTime<Utc>> = sqlx::query(next).fetch_one(&mut self.sql).await.unwrap().get(0);
+        if let Some(next) = next {
+            let soon = self.random.random_range(SECOND..3 * SECOND);
+            self.schedule(replica, Loop::Evidence, Moment::of(next).max(self.now).plus(soon));
+        }
     }
 
     async fn renew(&mut self, replica: usize) {
@@ -605,7 +711,7 @@ impl World {
             self.replicas[replica].in_flight.add(job.id, job.token, leased_at);
             self.replicas[replica].calls += 1;
             match steps::end_if_overdue(&service, &account, &job).await {
-                Some(expired) => self.put_final(replica, job, expired),
+                Some(expired) => self.put_final(replica, job, expired, Vec::new()),
                 None => self.end(replica, &job),
             }
         }

@@ -97,6 +97,7 @@ pub struct Explored {
     pub explained: u64,
     pub early_callbacks: u64,
     pub by_status: BTreeMap<String, u64>,
+    pub evidence: BTreeMap<String, i64>,
 }
 
 pub struct World {
@@ -110,6 +111,8 @@ pub struct World {
     serving: JoinHandle<()>,
     pub http: HttpClient,
     pub database: TestDatabase,
+    /// Where evidence is kept.
+    pub folder: tempfile::TempDir,
     pub sql: PgConnection,
     pub database_off: i64,
     database_put: Option<i64>,
@@ -170,6 +173,7 @@ impl World {
             serving,
             http: HttpClient::new(HttpSettings::default()).unwrap(),
             database,
+            folder: tempfile::tempdir().unwrap(),
             sql,
             database_off: 0,
             database_put: None,
@@ -255,7 +259,7 @@ impl World {
             self.explored.events += 1;
             self.handle(event).await?;
             // Long after the last deadline; whatever is open now stays open.
-            if self.is_over() || self.now > Moment(120 * DAY) {
+            if (self.is_over() && !self.captures_are_open().await) || self.now > Moment(120 * DAY) {
                 break;
             }
         }
@@ -266,6 +270,11 @@ impl World {
     fn is_over(&self) -> bool {
         // Checking is cheap once few are left; callbacks after the verdict are part of the plan.
         self.settled == self.people.len() && self.to_come == 0
+    }
+
+    async fn captures_are_open(&mut self) -> bool {
+        let open = "SELECT EXISTS (SELECT FROM evidence WHERE state = 'pending')";
+        sqlx::query_scalar(open).fetch_one(&mut self.sql).await.unwrap()
     }
 
     fn postpone(&mut self, until: Moment, event: Event) {
@@ -626,6 +635,7 @@ impl World {
         self.wake(replica, Loop::Look, 0);
         self.wake(replica, Loop::Hints, 0);
         self.wake(replica, Loop::Recover, 0);
+        self.wake(replica, Loop::Evidence, 0);
     }
 
     async fn start(&mut self, replica: usize) {
@@ -636,7 +646,7 @@ impl World {
         self.replicas[replica] = Replica::start(self, replica).await;
         self.note(&format!("r{replica} starts"));
         // The loops look at once.
-        for which in [Loop::Hints, Loop::Look, Loop::Recover, Loop::Overdue] {
+        for which in [Loop::Hints, Loop::Look, Loop::Recover, Loop::Overdue, Loop::Evidence] {
             let soon = self.random.random_range(0..5 * MILLISECOND);
             self.schedule(replica, which, self.now.plus(soon));
         }
