@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use checkback::domain::VerificationId;
 use checkback::domain::schedule::Lane;
+use checkback::entropy::Entropy;
 use checkback::store::{CallSlot, LaneTurn, Lease, Leased, Outage, Pace, Rate, Store};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::rngs::SmallRng;
@@ -83,7 +84,7 @@ impl Budget {
     async fn lease(&self, qps: u32, turn: Option<LaneTurn>) -> Leased {
         let lease = Lease {
             account: ACCOUNT,
-            token: Uuid::new_v4(),
+            token: Entropy::system().token(),
             limit: 50,
             length: Duration::from_secs(10),
             rate: rate(qps),

@@ -275,7 +275,7 @@ fn lease(now: DateTime<Utc>, token: Uuid, limit: i64) -> Lease<'static> {
             qps: 100,
             slack: Duration::from_millis(100),
             horizon: Duration::from_millis(100),
-            bulk_horizon: Duration::from_millis(5),
+            bulk_horizon: Duration::from_millis(100),
             recovery: 0.05,
         },
         now,
