@@ -1,6 +1,6 @@
 //! Evidence: what an answer says about it, capturing it, and reading it back.
 //!
-//! [`plan`] is the whole of the rules and does no I/O. Bytes and links go from the answer straight to the capture; what
+//! [`Evidence::plan`] is the whole of the rules and does no I/O. Bytes and links go from the answer straight to the capture; what
 //! is written down with the verdict says only that there is something to capture, under which lease and until when.
 
 use std::io;

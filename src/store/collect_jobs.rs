@@ -202,9 +202,9 @@ impl Store {
         Ok(accounts)
     }
 
-    /// Puts jobs into the lane that they belong in by now, `limit` from each: out of [`Lane::Video`] those whose video
-    /// is gone (hinted until `videos_gone`), out of [`Lane::Fresh`] those due for so long that they are fresh no more.
-    /// What was asked for after `stale` is fresh.
+    /// Puts jobs into the lane that they belong in by now, `limit` from each: out of the lane of videos those whose
+    /// video is gone (hinted until `videos_gone`), out of that of fresh ones those due for so long that they are fresh
+    /// no more. What was asked for after `stale` is fresh.
     pub async fn sort_lanes(
         &self,
         account: &str,
