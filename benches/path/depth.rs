@@ -135,6 +135,10 @@ impl Filled {
         };
         let request = format!("GET {path} HTTP/1.1\r\nhost: checkback\r\n\r\n");
         let mut connection = self.connection.lock().await;
+        if n == 0 {
+            // The one before was idle, and idle ones are closed.
+            *connection = Connection::open(self.bench.internal).await?;
+        }
         let asked_at = Instant::now();
         connection.ask(request.as_bytes()).await?;
         Ok(asked_at.elapsed())

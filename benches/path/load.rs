@@ -59,7 +59,7 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: vec![0; 16 * 1024] })
+        Ok(Self { stream, buffer: vec![0; 256 * 1024] })
     }
 
     /// Sends and reads the whole answer; anything but 2xx is an error.
