@@ -114,6 +114,17 @@ impl Clock {
     }
 }
 
+/// `time` moved back by `by`, at most to 1970, when nothing was registered.
+pub fn earlier(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    let moved = TimeDelta::from_std(by).ok().and_then(|by| time.checked_sub_signed(by));
+    moved.unwrap_or(DateTime::UNIX_EPOCH).max(DateTime::UNIX_EPOCH)
+}
+
+/// `time` moved on by `by`, at most to the end of time.
+pub fn later(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(by).ok().and_then(|by| time.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

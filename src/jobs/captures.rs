@@ -17,12 +17,13 @@ use tracing::{debug, error, info, warn};
 
 use super::steps::persist;
 use super::{POLL, RENEWAL};
+use crate::clock::later;
 use crate::domain::schedule::{after_capture, after_fault};
 use crate::domain::{EvidenceKind, EvidenceState, VerificationId};
 use crate::evidence::{DownloadError, PutError, Stored, object_name};
 use crate::lifecycle::Tasks;
 use crate::service::Service;
-use crate::service::account::{Account, later};
+use crate::service::account::Account;
 use crate::service::evidence::{CAPTURE_LEASE, Capture, Source};
 use crate::store::{CaptureKey, CaptureLease, NotStored, Recorded, StoreError, StoredEvidence};
 

@@ -10,10 +10,11 @@ use tracing::{debug, error, info, warn};
 
 use super::in_flight::InFlight;
 use super::{LEASE, RENEWAL, Turns};
+use crate::clock::{earlier, later};
 use crate::domain::{Flow, FoundEvidence, Outcome, ProviderError, schedule};
 use crate::provider::CheckRequest;
 use crate::service::Service;
-use crate::service::account::{Account, earlier, later};
+use crate::service::account::Account;
 use crate::service::collect_result::{self, Checked, Decision};
 use crate::service::evidence::{Answered, Capture};
 use crate::store::{

@@ -5,8 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use crate::clock::earlier;
 use crate::domain::schedule::Lane;
-use crate::service::account::earlier;
 use crate::service::pace::{BULK_HORIZON, HORIZON};
 use crate::store::{LaneTurn, Leased, Pace};
 

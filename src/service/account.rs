@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use url::Url;
 
+use crate::clock::later;
 use crate::domain::TokenHash;
 use crate::domain::schedule::FIRST_POLL;
 use crate::evidence::Downloader;
@@ -119,15 +120,4 @@ impl Account {
         let base = hinted_at.unwrap_or(give_up_at);
         Deadlines { give_up_at, result: later(base, self.result_retention), video: later(base, self.video_retention) }
     }
-}
-
-/// `time` moved back by `by`, at most to 1970, when nothing was registered.
-pub fn earlier(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
-    let moved = TimeDelta::from_std(by).ok().and_then(|by| time.checked_sub_signed(by));
-    moved.unwrap_or(DateTime::UNIX_EPOCH).max(DateTime::UNIX_EPOCH)
-}
-
-/// `time` moved on by `by`, at most to the end of time.
-pub fn later(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(by).ok().and_then(|by| time.checked_add_signed(by)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::account::{Account, Deadlines, later};
+use super::account::{Account, Deadlines};
+use crate::clock::later;
 use crate::domain::schedule::{Lane, after_fault, after_running};
 use crate::domain::{FinalStatus, Flow, Outcome, ProviderError, Trouble, VerificationId};
 use crate::store::{CheckedFinal, CheckedOpen, LeasedJob};

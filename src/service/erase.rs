@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Service;
-use super::account::{Account, later};
+use super::account::Account;
 use super::collect_result::AccountEffect;
 use super::pace::NoSlot;
+use crate::clock::later;
 use crate::domain::schedule::{after_fault, after_probe, after_running};
 use crate::domain::{ProviderError, Trouble, VerificationId};
 use crate::evidence::StorageError;

@@ -19,7 +19,8 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::Service;
-use super::account::{Account, later};
+use super::account::Account;
+use crate::clock::later;
 use crate::domain::{EvidenceKind, EvidenceState, FoundEvidence, VerificationId, VideoLink};
 use crate::evidence::{EvidenceStore, GetError, StorageError};
 use crate::store::{EvidenceNote, EvidenceObject, LeasedJob, NotedState, Reader, StoreError};

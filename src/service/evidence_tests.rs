@@ -3,60 +3,12 @@ use futures_util::TryStreamExt;
 use futures_util::stream;
 
 use super::*;
-use crate::domain::schedule::Lane;
 use crate::domain::{BadImage, FoundImage};
 use crate::evidence::{Location, Recipients, StoreSettings};
-use crate::provider::{Answer, CheckRequest, Provider};
-use crate::service::account::{Pacing, Rotating, Starting};
-use crate::store::{Pace, Standing};
-
-struct Nobody;
-
-impl Provider for Nobody {
-    fn check_result<'a>(&'a self, _: &'a CheckRequest) -> Answer<'a> {
-        unreachable!("planning asks nobody")
-    }
-}
-
-fn account() -> Account {
-    Account {
-        name: "alibaba-sg".into(),
-        qps: 10,
-        result_retention: Duration::from_hours(30 * 24),
-        video_retention: Duration::from_mins(30),
-        give_up_after: Duration::from_hours(24),
-        callback_token: Rotating::new(None),
-        starting: Starting::default(),
-        pacing: Pacing::default(),
-        providers: Rotating::new(Arc::new(Nobody)),
-        downloader: None,
-    }
-}
-
-fn start() -> DateTime<Utc> {
-    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
-}
+use crate::service::testing::{self, account, start};
 
 fn job(hinted: bool, expect_video: bool) -> LeasedJob {
-    LeasedJob {
-        id: VerificationId(Uuid::from_u128(1)),
-        token: Uuid::from_u128(2),
-        lane: Lane::Fresh,
-        pace: Pace::Urgent,
-        transaction_id: "t".into(),
-        merchant_biz_id: "b".into(),
-        product: None,
-        expect_video,
-        registered_at: start(),
-        hinted_at: hinted.then(start),
-        callback_at: hinted.then(start),
-        recheck: false,
-        checks: 3,
-        running: 0,
-        faults: 0,
-        slot_in: 0.0,
-        standing: Standing::Well,
-    }
+    LeasedJob { expect_video, ..testing::job(hinted) }
 }
 
 fn evidence() -> Evidence {

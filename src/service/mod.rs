@@ -18,6 +18,8 @@ pub mod reconcile;
 pub mod register;
 pub mod retention;
 pub mod returns;
+#[cfg(test)]
+mod testing;
 pub mod wake;
 
 use std::collections::BTreeMap;

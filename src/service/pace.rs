@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Service;
-use super::account::{Account, later};
+use super::account::Account;
 use super::collect_result::AccountEffect;
+use crate::clock::later;
 use crate::domain::{Trouble, schedule};
 use crate::store::{CallSlot, Outage, Pace, Rate, Standing, StoreError};
 

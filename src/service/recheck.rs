@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::Service;
-use super::account::{Account, later};
+use super::account::Account;
+use crate::clock::later;
 use crate::store::{MatchedPart, NewRecheck, RecheckFilter, StoreError};
 
 /// So much of an account's rate may wait in line at a time.

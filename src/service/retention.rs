@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 
 use super::Service;
-use super::account::earlier;
+use crate::clock::earlier;
 use crate::domain::{Keep, RetentionClass};
 use crate::evidence::StorageError;
 use crate::store::{Retained, StoreError};

@@ -1,7 +1,8 @@
 //! Verifications whose video or result is not here yet and which the provider deletes soon.
 //!
-//! Only open work is looked at: jobs, and videos that are still to be captured. Of each job it is known from its own row (from its id where nothing was heard of it yet,
-//! because ids are in the order of registration) whether it can be at risk, so only those few are looked up.
+//! Only open work is looked at: jobs, and videos that are still to be captured. Of each job it is known from its own row
+//! (from its id where nothing was heard of it yet, because ids are in the order of registration) whether it can be at
+//! risk, so only those few are looked up.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::records::{Record, first_id_at};
 use super::{Store, StoreError};
+use crate::clock::earlier;
 use crate::domain::VerificationId;
 use crate::domain::risk::{RiskKind, TOLD, half, late_after};
 
@@ -80,14 +82,6 @@ impl<'a> Columns<'a> {
 
 fn seconds(time: Duration) -> f64 {
     time.as_secs_f64().min(LONGEST)
-}
-
-fn earlier(time: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
-    chrono::TimeDelta::from_std(by)
-        .ok()
-        .and_then(|by| time.checked_sub_signed(by))
-        .filter(|earlier| *earlier > DateTime::UNIX_EPOCH)
-        .unwrap_or(DateTime::UNIX_EPOCH)
 }
 
 fn count(value: i64) -> u64 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkback::clock::Clock;
+use checkback::clock::later;
 use checkback::domain::schedule::after_probe;
 use checkback::domain::{Flow, Outcome, ProviderError, TokenHash};
 use checkback::entropy::Entropy;
@@ -18,7 +19,7 @@ use checkback::provider::alibaba::credentials::Credentials;
 use checkback::provider::alibaba::endpoint::Endpoint;
 use checkback::provider::alibaba::{AlibabaClient, AlibabaSettings, Signature};
 use checkback::service::Service;
-use checkback::service::account::{Account, Pacing, Rotating, Starting, later};
+use checkback::service::account::{Account, Pacing, Rotating, Starting};
 use checkback::service::collect_result::Decision;
 use checkback::service::evidence::{Capture, Source};
 use checkback::service::pace::{HORIZON, Slot, Turn};
