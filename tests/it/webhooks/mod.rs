@@ -1,6 +1,8 @@
 //! Outgoing webhooks, from the verdict's transaction to the receiver.
 
 mod api;
+#[cfg(feature = "embedded-postgres")]
+mod command;
 mod deliveries;
 mod replicas;
 mod schedule;

@@ -4,13 +4,19 @@ use std::collections::HashMap;
 
 use chrono::TimeDelta;
 
-use super::{deliveries, passed, with_one};
+use super::{SECRET, deliveries, passed, with};
+use crate::support::app::TestApp;
 use crate::support::receiver::{Answer, Receiver};
+
+/// One of four: together they must leave connections for other tests.
+async fn with_few_connections(receiver: &Receiver) -> TestApp {
+    with(&[receiver.section("app", &[SECRET], &[]), "[database]\nmax_connections = 4".to_owned()]).await
+}
 
 /// Has four services deliver `count` events while the receiver answers so for an hour, and well afterwards.
 async fn nothing_is_lost(answers: [Answer; 2], count: usize) {
     let receiver = Receiver::start().await;
-    let test = with_one(&receiver).await;
+    let test = with_few_connections(&receiver).await;
     let others = [test.replica().await, test.replica().await, test.replica().await];
     let wake = || others.iter().for_each(|app| app.service.wake_webhooks());
     receiver.answer(answers[0].clone());
@@ -71,7 +77,7 @@ async fn four_replicas_deliver_everything_to_a_receiver_that_is_killed_again_and
 #[tokio::test]
 async fn four_replicas_send_each_event_once_where_all_is_well() {
     let receiver = Receiver::start().await;
-    let test = with_one(&receiver).await;
+    let test = with_few_connections(&receiver).await;
     let others = [test.replica().await, test.replica().await, test.replica().await];
     for _ in 0..30 {
         passed(&test).await;
