@@ -12,6 +12,7 @@ mod serve;
 #[cfg(feature = "simulator")]
 mod simulate;
 mod verifications;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +57,9 @@ enum Command {
     Verifications(verifications::Command),
     /// Check that everything that was registered is accounted for.
     Reconcile(reconcile::Arguments),
+    /// Work with outgoing webhooks over the API of the running service.
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
     /// Ask the running service whether it lives; for container health checks.
     #[command(hide = true)]
     Health,
@@ -115,6 +119,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Config(options) => config::run(&configured(file, &environment)?, &options, &environment),
         Command::Verifications(command) => verifications::run(&environment, &command).await,
         Command::Reconcile(options) => reconcile::run(&environment, &options).await,
+        Command::Webhooks(command) => webhooks::run(&environment, &command).await,
         Command::Health => health::run(&configured(file, &environment)?).await,
     }
 }

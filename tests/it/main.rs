@@ -57,4 +57,6 @@ mod support;
 #[cfg(feature = "simulator")]
 mod thirty_days;
 mod vectors;
+#[cfg(feature = "simulator")]
+mod webhooks;
 mod zoloz;
