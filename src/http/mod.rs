@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod callbacks;
 mod error;
+mod events;
 mod field_error;
 mod health;
 mod metrics;
@@ -93,6 +94,7 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/rechecks", get(rechecks::list).post(rechecks::create))
         .route("/rechecks/{id}", get(rechecks::show).delete(rechecks::stop))
         .route("/reconcile", get(reconcile::reconcile))
+        .route("/events", get(events::listen))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));

@@ -7,6 +7,7 @@ pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
 pub mod erase;
+pub mod events;
 pub mod evidence;
 pub mod finals;
 pub mod initialize;
@@ -36,6 +37,7 @@ use crate::store::{Collect, Store, StoreError};
 
 use accept_callback::CallbackQueue;
 use account::Account;
+use events::Events;
 use evidence::Evidence;
 use finals::Finals;
 use wake::Wakes;
@@ -52,6 +54,7 @@ pub struct Service {
     /// Who waits for an attempt at the parts of an erasure that are outside the database.
     pub erasures: Finals,
     pub wakes: Wakes,
+    pub events: Events,
     pub evidence: Evidence,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
@@ -71,15 +74,18 @@ impl Service {
             accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect();
         let wakes = Wakes::new(accounts.keys().cloned());
         let callbacks = CallbackQueue::start(store.clone(), wakes.clone(), tasks);
+        let finals = Finals::default();
+        let events = Events::start(store.clone(), finals.clone(), tasks);
         Self {
             store,
             clock,
             entropy,
             accounts: Arc::new(accounts),
             callbacks,
-            finals: Finals::default(),
+            finals,
             erasures: Finals::default(),
             wakes,
+            events,
             evidence: Evidence::new(evidence),
             return_key: Arc::default(),
         }

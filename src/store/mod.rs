@@ -12,6 +12,7 @@ mod checks;
 mod collect_jobs;
 mod erasures;
 mod error;
+mod events;
 mod evidence;
 mod feed_rechecks;
 mod hints;
@@ -45,6 +46,7 @@ pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
+pub use events::EventRow;
 pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
     OrphanedCapture, StoredEvidence,

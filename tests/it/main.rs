@@ -26,6 +26,8 @@ mod demo;
 #[cfg(feature = "simulator")]
 mod erasure;
 #[cfg(feature = "simulator")]
+mod events;
+#[cfg(feature = "simulator")]
 mod evidence;
 #[cfg(feature = "simulator")]
 mod initialize;
