@@ -2,6 +2,7 @@
 //! them all.
 
 mod evidence;
+mod reach;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,6 +28,9 @@ use crate::service::Service;
 use crate::service::account::{Account, Pacing, Rotating, Starting};
 use crate::store::{Migrations, Store};
 use crate::telemetry;
+
+pub use evidence::store as evidence_store;
+pub use reach::Unreached;
 
 /// Of the grace of a stop, what the requests under way may take; the checks get the rest.
 const REQUEST_GRACE: Duration = Duration::from_secs(3);

@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn other_kinds_have_the_status_of_now_and_how_it_went() {
-        let check = body("check", &json!({"attempt": 3, "outcome": "unavailable", "code": "timeout", "duration_ms": 1}));
+        let check =
+            body("check", &json!({"attempt": 3, "outcome": "unavailable", "code": "timeout", "duration_ms": 1}));
         assert_eq!(check["type"], "verification.check");
         assert_eq!((&check["data"]["status"], &check["data"]["revision"]), (&json!("passed"), &json!(2)));
         assert_eq!((&check["data"]["outcome"], &check["data"]["attempt"]), (&json!("unavailable"), &json!(3)));

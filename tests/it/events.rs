@@ -43,7 +43,7 @@ impl Stream {
         Self::of(test.request(reqwest::Method::GET, path)).await
     }
 
-    async fn after(test: &TestApp, base: &str, id: i64) -> Self {
+    async fn after(test: &TestApp, base: String, id: i64) -> Self {
         Self::of(test.http.get(format!("{base}/events")).bearer_auth(KEY).header("Last-Event-ID", id)).await
     }
 
@@ -120,7 +120,7 @@ async fn everything_that_happens_is_told_in_order_with_a_thin_body() {
     test.request(reqwest::Method::DELETE, &format!("/verifications/{id}")).send().await.unwrap();
     assert_eq!(verdicts.next().await.data["type"], "verification.erased");
     // Erased, nothing of it but the bare facts is told again.
-    let mut again = Stream::after(&test, &test.internal(""), 0).await;
+    let mut again = Stream::after(&test, test.internal(""), 0).await;
     let told = again.take(4).await;
     assert_eq!(kinds(&told), ["registered", "callback", "check", "verdict"]);
     assert_eq!(told[3].data["data"].get("sub_code"), None, "{told:?}");
@@ -149,7 +149,7 @@ async fn all_replicas_tell_the_same_in_the_same_order_and_one_goes_on_where_anot
     let ids: BTreeSet<_> = first.iter().map(|event| event.data["data"]["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), COUNT, "each once");
     for at in [0, 7, COUNT - 1] {
-        let mut resumed = Stream::after(&test, &elsewhere, first[at].id).await;
+        let mut resumed = Stream::after(&test, elsewhere.clone(), first[at].id).await;
         assert_eq!(resumed.position, first[at].id);
         let last = register_plain(&test, &format!("after-{at}")).await;
         let mut rest = resumed.take(COUNT - at - 1).await;
@@ -175,8 +175,7 @@ async fn what_commits_late_comes_before_what_drew_its_id_later() {
     let other = test.replica().await;
     let id = register_plain(&test, "first").await;
     let mut here = Stream::open(&test, "/events").await;
-    let mut there =
-        Stream::of(test.http.get(format!("http://{}/events", other.internal)).bearer_auth(KEY)).await;
+    let mut there = Stream::of(test.http.get(format!("http://{}/events", other.internal)).bearer_auth(KEY)).await;
     let pool = pool(&test).await;
     let mut late = pool.begin().await.unwrap();
     sqlx::query(INSERT).bind(&id).bind(2).execute(&mut *late).await.unwrap();
@@ -187,10 +186,9 @@ async fn what_commits_late_comes_before_what_drew_its_id_later() {
         register_plain(&test, &format!("later-{n}")).await;
     }
     // Who comes now finds the gap at the beginning.
-    let resumed = Stream::after(&test, &test.internal(""), here.position);
+    let mut resumed = Stream::after(&test, test.internal(""), here.position).await;
     never.rollback().await.unwrap();
     late.commit().await.unwrap();
-    let mut resumed = resumed.await;
     let (first, second, third) = tokio::join!(here.take(32), there.take(32), resumed.take(32));
     assert_eq!(kinds(&first[..3]), ["operator", "operator", "registered"], "{first:?}");
     assert!(rise(&first) && first[2].id == first[1].id + 4, "{first:?}");
@@ -206,7 +204,7 @@ async fn who_begins_while_a_transaction_is_open_waits_for_it_and_misses_nothing(
     let mut late = pool.begin().await.unwrap();
     sqlx::query(INSERT).bind(&id).bind(1).execute(&mut *late).await.unwrap();
     register_plain(&test, "second").await;
-    let (stream, ()) = tokio::join!(Stream::after(&test, &test.internal(""), 0), async {
+    let (stream, ()) = tokio::join!(Stream::after(&test, test.internal(""), 0), async {
         late.commit().await.unwrap();
     });
     let mut stream = stream;
@@ -220,7 +218,7 @@ async fn a_stream_outlives_an_outage_of_the_database() {
     register_plain(&test, "before").await;
     assert_eq!(stream.next().await.kind, "registered");
     test.database.set_reachable(false).await;
-    assert_eq!(test.get("/events").await.status(), 503);
+    assert_eq!(test.get("/events?since=1h").await.status(), 503);
     test.database.set_reachable(true).await;
     test.until("it registers again", async || {
         let body = json!({ "transaction_id": "after" });
@@ -264,7 +262,7 @@ async fn retention_leaves_what_is_there_to_begin_with() {
     sqlx::query("SELECT setval('history_history_id_seq', 300000000)").execute(&pool).await.unwrap();
     sqlx::query("DELETE FROM history").execute(&pool).await.unwrap();
     sqlx::query(INSERT).bind(&id).bind(2).execute(&pool).await.unwrap();
-    let mut stream = Stream::after(&test, &test.internal(""), 1).await;
+    let mut stream = Stream::after(&test, test.internal(""), 1).await;
     assert_eq!(stream.take(2).await.iter().map(|event| event.id).collect::<Vec<_>>(), [300_000_001, 300_000_002]);
 }
 

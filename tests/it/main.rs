@@ -23,6 +23,8 @@ mod codes;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod doctor;
 #[cfg(feature = "simulator")]
 mod erasure;
 #[cfg(feature = "simulator")]
@@ -56,6 +58,8 @@ mod rotation;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod tail;
 #[cfg(feature = "simulator")]
 mod thirty_days;
 mod vectors;
