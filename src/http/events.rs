@@ -28,8 +28,8 @@ use super::{Api, Problem, answered};
 use crate::clock::earlier;
 use crate::domain::HistoryKind;
 use crate::http::auth::Scope;
-use crate::service::events::{Event, Listener, NotListening, Start};
-use crate::store::EventRow;
+use crate::service::live::{Event, Listener, NotListening, Start};
+use crate::store::LiveRow;
 
 /// How often the caller hears that the connection lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
@@ -41,8 +41,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What is told of a row's detail: how it went. Nothing of an answer but its code.
-const TOLD: [&str; 10] =
-    ["action", "attempt", "code", "endpoint", "event", "evidence", "outcome", "read", "state", "sub_code"];
+const TOLD: [&str; 9] = ["action", "attempt", "code", "endpoint", "evidence", "outcome", "read", "result", "state"];
 
 pub async fn listen(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
@@ -58,7 +57,7 @@ pub async fn listen(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Res
         (None, Some(since)) => Start::Since(since),
         (None, None) => Start::Now,
     };
-    let listener = answered(api.service.events.listen(start)).await?;
+    let listener = answered(api.service.live.listen(start)).await?;
     let filter = Filter { kinds, account };
     let streaming = Streaming {
         listener,
@@ -128,7 +127,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn passes(&self, row: &EventRow) -> bool {
+    fn passes(&self, row: &LiveRow) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&row.kind))
             && self.account.as_ref().is_none_or(|account| *account == row.account)
     }
@@ -193,7 +192,7 @@ struct Data<'a> {
 }
 
 /// The event on the wire.
-fn render(row: &EventRow) -> Bytes {
+fn render(row: &LiveRow) -> Bytes {
     let mut detail: Map<String, Value> = serde_json::from_str(row.detail.get()).unwrap_or_default();
     // A verdict says how it was then, whatever came later.
     let then = detail.remove("status").filter(|_| row.kind == HistoryKind::Verdict.as_str());
@@ -214,7 +213,9 @@ fn render(row: &EventRow) -> Bytes {
             status,
             revision,
             told: {
-                detail.retain(|name, value| TOLD.contains(&name.as_str()) && !value.is_null());
+                // What a callback claims must not look like a verdict.
+                let is_told = |name: &str| TOLD.contains(&name) || (name == "sub_code" && row.kind == "verdict");
+                detail.retain(|name, value| is_told(name) && !value.is_null());
                 detail
             },
         },
@@ -235,8 +236,8 @@ mod tests {
     use super::*;
     use crate::domain::VerificationId;
 
-    fn row(kind: &str, detail: &Value) -> EventRow {
-        EventRow {
+    fn row(kind: &str, detail: &Value) -> LiveRow {
+        LiveRow {
             id: 7,
             at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             kind: kind.to_owned(),
@@ -281,6 +282,8 @@ mod tests {
         assert_eq!(stored["type"], "verification.evidence_stored");
         assert_eq!(body("evidence", &json!({"read": "raw", "by": "ops"}))["type"], "verification.evidence");
         assert_eq!(body("erased", &json!({}))["type"], "verification.erased");
+        let callback = body("callback", &json!({"passed": "Y", "sub_code": "200"}));
+        assert_eq!((callback["data"].get("sub_code"), callback["data"].get("passed")), (None, None));
     }
 
     #[test]

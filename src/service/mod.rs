@@ -7,10 +7,10 @@ pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
 pub mod erase;
-pub mod events;
 pub mod evidence;
 pub mod finals;
 pub mod initialize;
+pub mod live;
 pub mod pace;
 pub mod polls;
 pub mod read_answer;
@@ -37,9 +37,9 @@ use crate::store::{Collect, Store, StoreError};
 
 use accept_callback::CallbackQueue;
 use account::Account;
-use events::Events;
 use evidence::Evidence;
 use finals::Finals;
+use live::Live;
 use wake::Wakes;
 
 /// Everything that the service works with; clones share it.
@@ -54,7 +54,7 @@ pub struct Service {
     /// Who waits for an attempt at the parts of an erasure that are outside the database.
     pub erasures: Finals,
     pub wakes: Wakes,
-    pub events: Events,
+    pub live: Live,
     pub evidence: Evidence,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
@@ -75,7 +75,7 @@ impl Service {
         let wakes = Wakes::new(accounts.keys().cloned());
         let callbacks = CallbackQueue::start(store.clone(), wakes.clone(), tasks);
         let finals = Finals::default();
-        let events = Events::start(store.clone(), finals.clone(), tasks);
+        let live = Live::start(store.clone(), finals.clone(), tasks);
         Self {
             store,
             clock,
@@ -85,7 +85,7 @@ impl Service {
             finals,
             erasures: Finals::default(),
             wakes,
-            events,
+            live,
             evidence: Evidence::new(evidence),
             return_key: Arc::default(),
         }

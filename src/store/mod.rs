@@ -12,13 +12,13 @@ mod checks;
 mod collect_jobs;
 mod erasures;
 mod error;
-mod events;
 mod evidence;
 mod feed_rechecks;
 mod hints;
 mod initializations;
 mod known;
 mod lease_due;
+mod live;
 mod migrate;
 mod receipts;
 mod rechecks;
@@ -46,7 +46,6 @@ pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
-pub use events::EventRow;
 pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
     OrphanedCapture, StoredEvidence,
@@ -55,6 +54,7 @@ pub use feed_rechecks::Fed;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
+pub use live::LiveRow;
 pub use migrate::{MigrationError, Migrations};
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};

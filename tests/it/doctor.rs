@@ -247,7 +247,7 @@ async fn a_configuration_that_cannot_be_used_is_told_as_a_whole() {
     let server = |line: &str| look().with("[server]", &format!("[server]\n{line}"));
     let account = |line: &str| look().with("kind = \"alibaba\"", &format!("kind = \"alibaba\"\n{line}"));
     server("public_url = \"http://idv.example.com\"").finds(2, "server.public_url", "https", "must be https").await;
-    server("publik_url = \"x\"").finds(2, "server.publik_url", "no setting", "public_url").await;
+    server("publik_url = \"x\"").finds(2, "server.publik_url", "is no known key", "did you mean `public_url`").await;
     account("callback_token = \"hunter2\"")
         .finds(2, &format!("{ACCOUNT}.callback_token"), "16 characters", "16 characters")
         .await;

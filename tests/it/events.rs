@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use checkback::service::events::{BEHIND, MOST_LISTENERS, Start};
+use checkback::service::live::{BEHIND, MOST_LISTENERS, Start};
 use checkback::simulator::{Complete, CreateTransaction};
 use futures_util::future::join_all;
 use reqwest::{Response, StatusCode};
@@ -232,7 +232,7 @@ async fn a_stream_outlives_an_outage_of_the_database() {
 async fn who_falls_behind_is_let_go_and_catches_up_by_its_id() {
     let test = TestApp::start().await;
     let id = register_plain(&test, "one").await;
-    let events = test.app.as_ref().unwrap().service.events.clone();
+    let events = test.app.as_ref().unwrap().service.live.clone();
     let mut slow = events.listen(Start::Now).await.unwrap();
     let mut quick = events.listen(Start::Now).await.unwrap();
     let pool = pool(&test).await;
@@ -285,7 +285,7 @@ async fn since_shows_what_was_missed() {
 #[tokio::test]
 async fn only_so_many_listen_to_one_replica() {
     let test = TestApp::start().await;
-    let events = test.app.as_ref().unwrap().service.events.clone();
+    let events = test.app.as_ref().unwrap().service.live.clone();
     let listening = join_all((0..MOST_LISTENERS).map(|_| events.listen(Start::Now))).await;
     assert!(listening.iter().all(Result::is_ok));
     let response = test.get("/events").await;

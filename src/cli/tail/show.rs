@@ -64,7 +64,7 @@ fn matters(event: &str, body: &Value) -> bool {
         "verdict" => true,
         "check" => !matches!(outcome, "finished" | "running"),
         "evidence" => data["state"] == "missed",
-        "webhook" => !matches!(outcome, "delivered" | ""),
+        "webhook" => data["result"] != "delivered",
         _ => false,
     }
 }
@@ -81,7 +81,7 @@ fn headline(event: &str, data: &Value) -> (String, u8) {
             (status, colour)
         }
         "check" | "webhook" => {
-            let outcome = text(&data["outcome"]);
+            let outcome = text(&data[if event == "check" { "outcome" } else { "result" }]);
             let is_well = matches!(outcome.as_str(), "finished" | "running" | "delivered" | "");
             (format!("{event} {outcome}").trim_end().to_owned(), if is_well { 0 } else { YELLOW })
         }
@@ -105,7 +105,8 @@ fn details(event: &str, data: &Value) -> Option<String> {
                 .collect::<Vec<_>>()
                 .join("  ")
         }
-        "check" | "webhook" => format!("attempt {} {code}", text(&data["attempt"])),
+        "check" => format!("attempt {} {code}", text(&data["attempt"])),
+        "webhook" => format!("attempt {} {}", text(&data["attempt"]), text(&data["endpoint"])),
         "evidence" => format!("{}{}", text(&data["evidence"]), text(&data["read"])),
         "operator" => text(&data["action"]),
         _ => return None,

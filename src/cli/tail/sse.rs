@@ -19,6 +19,8 @@ pub struct Message {
 pub struct Parser {
     buffer: Vec<u8>,
     id: String,
+    /// Counts when its block has ended: of a half one nothing was seen.
+    next_id: Option<String>,
     event: String,
     data: Option<String>,
     /// What the server wants to be waited for before the next connection.
@@ -34,6 +36,7 @@ impl Parser {
     /// Forgets the rest of a connection that was lost, and no more.
     pub fn reconnect(&mut self) {
         self.buffer.clear();
+        self.next_id = None;
         self.event.clear();
         self.data = None;
     }
@@ -57,6 +60,7 @@ impl Parser {
 
     fn line(&mut self, line: &str) -> Option<Message> {
         if line.is_empty() {
+            self.id = self.next_id.take().unwrap_or_else(|| std::mem::take(&mut self.id));
             let event = std::mem::take(&mut self.event);
             let data = self.data.take()?;
             return Some(Message { id: self.id.clone(), event, data });
@@ -64,7 +68,7 @@ impl Parser {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            "id" if !value.contains('\0') => self.next_id = Some(value.to_owned()),
             "event" => value.clone_into(&mut self.event),
             "data" => match &mut self.data {
                 None => self.data = Some(value.to_owned()),
@@ -106,7 +110,7 @@ mod tests {
     #[test]
     fn a_lost_connection_leaves_the_last_id_and_nothing_of_a_half_message() {
         let mut parser = Parser::default();
-        parser.push(b"id: 7\ndata: a\n\ndata: half").unwrap();
+        parser.push(b"id: 7\ndata: a\n\nid: 8\ndata: half").unwrap();
         parser.reconnect();
         assert_eq!(parser.push(b"data: b\n\n").unwrap(), [message("7", "", "b")]);
     }

@@ -1,5 +1,5 @@
 //! Reading the history of all verifications in the order of its ids, and knowing which of them are still to come. What
-//! is made of that is the service's (`service/events.rs`).
+//! is made of that is the service's (`service/live.rs`).
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ const NEIGHBOURS: i64 = 1000;
 
 /// Something that happened, with what its verification is when it is read.
 #[derive(Clone, Debug)]
-pub struct EventRow {
+pub struct LiveRow {
     /// Grows over all verifications.
     pub id: i64,
     pub at: DateTime<Utc>,
@@ -30,9 +30,9 @@ pub struct EventRow {
 impl Store {
     /// The last id that was given to a row of the history, whether or not that row is or will ever be committed; 0
     /// before the first.
-    pub async fn last_event_drawn(&self) -> Result<i64, StoreError> {
+    pub async fn last_history_drawn(&self) -> Result<i64, StoreError> {
         let last = sqlx::query_scalar!(
-            r#"-- last_event_drawn
+            r#"-- last_history_drawn
             SELECT coalesce(pg_sequence_last_value('history_history_id_seq'::regclass), 0) AS "last!""#
         )
         .fetch_one(&self.pool)
@@ -42,9 +42,9 @@ impl Store {
 
     /// The transactions that write to the history at this moment, by name. Whoever inserts there holds this lock from
     /// before it draws an id until its rows are visible to all, or gone.
-    pub async fn event_writers(&self) -> Result<Vec<String>, StoreError> {
+    pub async fn history_writers(&self) -> Result<Vec<String>, StoreError> {
         let writers = sqlx::query_scalar!(
-            r#"-- event_writers
+            r#"-- history_writers
             SELECT DISTINCT virtualtransaction AS "writer!"
             FROM pg_locks
             WHERE locktype = 'relation'
@@ -58,10 +58,10 @@ impl Store {
         Ok(writers)
     }
 
-    /// Events with ids above `after` up to `upto`, at most `limit` of them, the lowest first.
-    pub async fn events(&self, after: i64, upto: i64, limit: i64) -> Result<Vec<EventRow>, StoreError> {
+    /// Rows with ids above `after` up to `upto`, at most `limit` of them, the lowest first.
+    pub async fn live_rows(&self, after: i64, upto: i64, limit: i64) -> Result<Vec<LiveRow>, StoreError> {
         let rows = sqlx::query!(
-            r#"-- events
+            r#"-- live_rows
             SELECT h.history_id AS "id!", h.at AS "at!", h.kind AS "kind!", h.detail AS "detail!: Json<Box<RawValue>>",
                 h.verification_id AS "verification_id!", r.account, r.merchant_biz_id, r.status, r.revision AS "revision?"
             FROM (
@@ -87,7 +87,7 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| EventRow {
+            .map(|row| LiveRow {
                 id: row.id,
                 at: row.at,
                 kind: row.kind,
@@ -103,9 +103,9 @@ impl Store {
     }
 
     /// The lowest id of what happened at `since` or soon after; `None` when nothing has happened since.
-    pub async fn first_event_since(&self, since: DateTime<Utc>) -> Result<Option<i64>, StoreError> {
+    pub async fn first_history_since(&self, since: DateTime<Utc>) -> Result<Option<i64>, StoreError> {
         let first = sqlx::query_scalar!(
-            "-- first_event_since
+            "-- first_history_since
             SELECT min(history_id)
             FROM (
                 SELECT history_id

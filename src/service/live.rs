@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 
 use super::finals::Finals;
 use crate::lifecycle::Tasks;
-use crate::store::{EventRow, Store, StoreError};
+use crate::store::{LiveRow, Store, StoreError};
 
 /// Listeners of one replica at a time.
 pub const MOST_LISTENERS: usize = 100;
@@ -58,17 +58,17 @@ const LONG: Duration = Duration::from_secs(30);
 /// Something that happened.
 #[derive(Debug)]
 pub struct Event {
-    pub row: EventRow,
+    pub row: LiveRow,
     rendered: OnceLock<Bytes>,
 }
 
 impl Event {
-    fn new(row: EventRow) -> Arc<Self> {
+    fn new(row: LiveRow) -> Arc<Self> {
         Arc::new(Self { row, rendered: OnceLock::new() })
     }
 
     /// As `render` shows it, made once for all listeners.
-    pub fn rendered(&self, render: impl FnOnce(&EventRow) -> Bytes) -> Bytes {
+    pub fn rendered(&self, render: impl FnOnce(&LiveRow) -> Bytes) -> Bytes {
         self.rendered.get_or_init(|| render(&self.row)).clone()
     }
 }
@@ -95,7 +95,7 @@ pub enum NotListening {
 
 /// The live events of one process; clones share them.
 #[derive(Clone, Debug)]
-pub struct Events(Arc<Shared>);
+pub struct Live(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -109,10 +109,10 @@ struct Shared {
     position: watch::Sender<Option<i64>>,
 }
 
-impl Events {
+impl Live {
     /// The loop sleeps until somebody listens.
     pub fn start(store: Store, finals: Finals, tasks: &Tasks) -> Self {
-        let events = Self(Arc::new(Shared {
+        let live = Self(Arc::new(Shared {
             store,
             places: Arc::new(Semaphore::new(MOST_LISTENERS)),
             readers: Semaphore::new(READERS),
@@ -120,7 +120,7 @@ impl Events {
             sender: broadcast::Sender::new(BEHIND),
             position: watch::Sender::new(None),
         }));
-        let (shared, stopping) = (Arc::clone(&events.0), tasks.stopping());
+        let (shared, stopping) = (Arc::clone(&live.0), tasks.stopping());
         tasks.spawn(async move {
             tokio::pin!(stopping);
             loop {
@@ -134,7 +134,7 @@ impl Events {
                 }
             }
         });
-        events
+        live
     }
 
     /// Whatever is committed after this returns reaches the listener.
@@ -145,12 +145,12 @@ impl Events {
             Start::Now => position,
             Start::After(id) => {
                 // Retention may have destroyed that event, so the table does not tell.
-                if id > position && id > self.0.store.last_event_drawn().await? {
+                if id > position && id > self.0.store.last_history_drawn().await? {
                     return Err(NotListening::Unknown(id));
                 }
                 id
             }
-            Start::Since(time) => self.0.store.first_event_since(time).await?.map_or(position, |first| first - 1),
+            Start::Since(time) => self.0.store.first_history_since(time).await?.map_or(position, |first| first - 1),
         };
         let since = if let Start::Since(time) = start { Some(time) } else { None };
         let shared = Arc::clone(&self.0);
@@ -224,10 +224,10 @@ impl Shared {
 
     /// Finds the place to begin: everything up to it is visible or will never come.
     async fn begin(&self, order: &mut Option<Order>) -> Result<Looked, StoreError> {
-        let top = self.store.last_event_drawn().await?;
+        let top = self.store.last_history_drawn().await?;
         let mut begun = Order { last: top, settled: 0, gap: None };
         let mut wait = MOMENT;
-        begun.gap = Some(Gap::new(top, self.store.event_writers().await?));
+        begun.gap = Some(Gap::new(top, self.store.history_writers().await?));
         while !begun.gap.as_mut().is_none_or(|gap| gap.writers.is_empty()) {
             if self.sender.receiver_count() == 0 {
                 return Ok(Looked::All);
@@ -245,12 +245,12 @@ impl Shared {
 
     async fn look(&self, order: &mut Order) -> Result<Looked, StoreError> {
         order.look_at_writers(&self.store).await?;
-        let top = self.store.last_event_drawn().await?;
+        let top = self.store.last_history_drawn().await?;
         if top <= order.last {
             return Ok(Looked::All);
         }
         let upto = top.min(order.last + STEP);
-        let mut rows = self.store.events(order.last, upto, BATCH).await?;
+        let mut rows = self.store.live_rows(order.last, upto, BATCH).await?;
         let upto = read_upto(&rows, upto);
         let mut moved = order.clone();
         rows.truncate(moved.take(rows.iter().map(|row| row.id), upto));
@@ -258,7 +258,7 @@ impl Shared {
             self.store.flush().await?;
         }
         if moved.last < upto && moved.gap.is_none() {
-            moved.gap = Some(Gap::new(top, self.store.event_writers().await?));
+            moved.gap = Some(Gap::new(top, self.store.history_writers().await?));
         }
         *order = moved;
         self.position.send_modify(|position| {
@@ -277,7 +277,7 @@ impl Shared {
 }
 
 /// Of what is beyond a full batch nothing is known.
-fn read_upto(rows: &[EventRow], upto: i64) -> i64 {
+fn read_upto(rows: &[LiveRow], upto: i64) -> i64 {
     match rows.last() {
         Some(row) if i64::try_from(rows.len()).is_ok_and(|read| read >= BATCH) => row.id,
         _ => upto,
@@ -338,7 +338,7 @@ impl Order {
     async fn look_at_writers(&mut self, store: &Store) -> Result<(), StoreError> {
         let Some(gap) = &mut self.gap else { return Ok(()) };
         if !gap.writers.is_empty() {
-            let now = store.event_writers().await?;
+            let now = store.history_writers().await?;
             gap.writers.retain(|writer| now.contains(writer));
         }
         if !gap.is_told && gap.seen.elapsed() > LONG && !gap.writers.is_empty() {
@@ -414,7 +414,7 @@ impl Listener {
         // Never closed.
         let _turn = self.shared.readers.acquire().await;
         let upto = self.upto.min(self.after.saturating_add(self.step));
-        let rows = self.shared.store.events(self.after, upto, BATCH).await?;
+        let rows = self.shared.store.live_rows(self.after, upto, BATCH).await?;
         self.step = if rows.is_empty() { (self.step * 2).min(LONGEST_STEP) } else { STEP };
         self.after = read_upto(&rows, upto);
         Ok(rows.into_iter().filter(|row| self.since.is_none_or(|since| row.at >= since)).map(Event::new).collect())
