@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod health;
 mod migrate;
+mod openapi;
 mod output;
 mod reconcile;
 mod serve;
@@ -56,6 +57,8 @@ enum Command {
     Verifications(verifications::Command),
     /// Check that everything that was registered is accounted for.
     Reconcile(reconcile::Arguments),
+    /// Print the API's document (OpenAPI 3.1), as `/openapi.json` serves it.
+    Openapi,
     /// Ask the running service whether it lives; for container health checks.
     #[command(hide = true)]
     Health,
@@ -115,6 +118,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Config(options) => config::run(&configured(file, &environment)?, &options, &environment),
         Command::Verifications(command) => verifications::run(&environment, &command).await,
         Command::Reconcile(options) => reconcile::run(&environment, &options).await,
+        Command::Openapi => openapi::run(),
         Command::Health => health::run(&configured(file, &environment)?).await,
     }
 }

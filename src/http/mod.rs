@@ -5,10 +5,13 @@
 mod auth;
 mod body;
 mod callbacks;
+mod docs;
 mod error;
 mod field_error;
 mod health;
 mod metrics;
+mod openapi;
+mod problem_body;
 mod rechecks;
 mod reconcile;
 mod returns;
@@ -35,6 +38,7 @@ use crate::service::Service;
 
 pub use auth::{Key, Keys, Scope};
 pub use error::{CODES, Problem};
+pub use openapi::document;
 use metrics::CountLayer;
 pub use server::serve;
 
@@ -75,7 +79,7 @@ impl Deref for Api {
 /// What the internet reaches.
 pub fn public_router(api: &Api) -> Router {
     let router = Router::new()
-        .route("/callbacks/{account}", get(callbacks::accept).post(callbacks::accept))
+        .route("/callbacks/{account}", get(callbacks::accept).post(callbacks::accept_posted))
         .route("/returns/{account}", get(returns::go_on))
         .route("/healthz", get(health::live));
     finish(router, api, "public")
@@ -93,6 +97,8 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/rechecks", get(rechecks::list).post(rechecks::create))
         .route("/rechecks/{id}", get(rechecks::show).delete(rechecks::stop))
         .route("/reconcile", get(reconcile::reconcile))
+        .route("/openapi.json", get(openapi::show))
+        .route("/docs", get(docs::show))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));
