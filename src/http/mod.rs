@@ -38,8 +38,8 @@ use crate::service::Service;
 
 pub use auth::{Key, Keys, Scope};
 pub use error::{CODES, Problem};
-pub use openapi::document;
 use metrics::CountLayer;
+pub use openapi::document;
 pub use server::serve;
 
 /// How long the database may take for one step of a request.

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use crate::http::CODES;
+
 /// Where the examples are sent.
 const INTERNAL: &str = "http://127.0.0.1:8081";
 
@@ -70,15 +72,18 @@ impl<'a> Page<'a> {
             "public" => "the public listener",
             _ => "the internal listener",
         };
-        let key = operation["x-required-scope"]
-            .as_str()
-            .map_or_else(|| "needs no key".to_owned(), |scope| format!("needs a key with the scope <code>{scope}</code>"));
+        let key = operation["x-required-scope"].as_str().map_or_else(
+            || "needs no key".to_owned(),
+            |scope| format!("needs a key with the scope <code>{scope}</code>"),
+        );
         let _ = write!(out, "<p class=\"soft\">On {listener}; {key}.</p>");
         out.push_str(&paragraphs(text(&operation["description"])));
         let parameters = array(&operation["parameters"]);
         if !parameters.is_empty() {
-            out.push_str("<h4>Parameters</h4><div class=\"wide\"><table><thead><tr><th scope=\"col\">Name</th>\
-                <th scope=\"col\">In</th><th scope=\"col\">Value</th></tr></thead><tbody>");
+            out.push_str(
+                "<h4>Parameters</h4><div class=\"wide\"><table><thead><tr><th scope=\"col\">Name</th>\
+                <th scope=\"col\">In</th><th scope=\"col\">Value</th></tr></thead><tbody>",
+            );
             for parameter in parameters {
                 let required = if parameter["required"] == true { ", required" } else { "" };
                 let _ = write!(
@@ -107,8 +112,10 @@ impl<'a> Page<'a> {
             }
             let _ = write!(out, "<pre><code>{}</code></pre>", escape(&curl(path, method, operation, body)));
         }
-        out.push_str("<h4>Answers</h4><div class=\"wide\"><table><thead><tr><th scope=\"col\">Status</th>\
-            <th scope=\"col\">When</th><th scope=\"col\">Body</th></tr></thead><tbody>");
+        out.push_str(
+            "<h4>Answers</h4><div class=\"wide\"><table><thead><tr><th scope=\"col\">Status</th>\
+            <th scope=\"col\">When</th><th scope=\"col\">Body</th></tr></thead><tbody>",
+        );
         for (status, response) in members(&operation["responses"]) {
             let bodies: Vec<String> = members(&response["content"])
                 .map(|(kind, body)| match kind.as_str() {
@@ -139,8 +146,10 @@ impl<'a> Page<'a> {
                 paragraphs(text(&schema["description"]))
             );
             if schema["properties"].is_object() {
-                out.push_str("<div class=\"wide\"><table><thead><tr><th scope=\"col\">Member</th>\
-                    <th scope=\"col\">Value</th></tr></thead><tbody>");
+                out.push_str(
+                    "<div class=\"wide\"><table><thead><tr><th scope=\"col\">Member</th>\
+                    <th scope=\"col\">Value</th></tr></thead><tbody>",
+                );
                 self.rows(&mut out, "", schema);
                 out.push_str("</tbody></table></div>");
             } else {
@@ -163,7 +172,11 @@ impl<'a> Page<'a> {
                 inline(text(&member["description"])),
             );
             let inner = if member["items"].is_object() { &member["items"] } else { member };
-            self.rows(out, &format!("{before}{}{}", escape(name), if member["items"].is_object() { "[]." } else { "." }), inner);
+            self.rows(
+                out,
+                &format!("{before}{}{}", escape(name), if member["items"].is_object() { "[]." } else { "." }),
+                inner,
+            );
         }
     }
 
@@ -286,7 +299,7 @@ fn link_problems(description: &str) -> String {
     let mut out = String::new();
     for (index, part) in description.split('`').enumerate() {
         let part = escape(part);
-        let is_code = super::super::CODES.iter().any(|(code, _)| *code == part);
+        let is_code = CODES.iter().any(|(code, _)| *code == part);
         let _ = match (index % 2, is_code) {
             (1, true) => write!(out, "<a href=\"#problem-{part}\"><code>{part}</code></a>"),
             (1, false) => write!(out, "<code>{part}</code>"),

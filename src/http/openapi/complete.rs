@@ -92,7 +92,9 @@ fn unwrapped(description: &str) -> String {
 /// Bytes have no schema, and the library spells the name of an operation in another way than the standard.
 fn complete_response(response: &mut Value) {
     if let Some(contents) = response.get_mut("content").and_then(Value::as_object_mut) {
-        for (_, content) in contents.iter_mut().filter(|(kind, _)| kind.starts_with("image/") || kind.starts_with("video/")) {
+        for (_, content) in
+            contents.iter_mut().filter(|(kind, _)| kind.starts_with("image/") || kind.starts_with("video/"))
+        {
             *content = json!({});
         }
     }
@@ -108,6 +110,9 @@ fn complete_response(response: &mut Value) {
 /// An absent value is no null; words come from the code.
 fn complete_parameter(parameter: &mut Map<String, Value>) {
     let words = parameter.remove("x-enum");
+    if parameter["in"] == "query" && parameter["required"] != true {
+        parameter.insert("allowEmptyValue".to_owned(), true.into());
+    }
     let schema = members(&mut parameter["schema"]);
     if let Some([kind, Value::String(null)]) = schema.get("type").and_then(Value::as_array).map(Vec::as_slice)
         && null == "null"

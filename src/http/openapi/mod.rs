@@ -18,7 +18,9 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
 use super::auth::Scope;
-use super::{Api, Problem, callbacks, docs, health, metrics, problem_body, rechecks, reconcile, returns, verifications};
+use super::{
+    Api, Problem, callbacks, docs, health, metrics, problem_body, rechecks, reconcile, returns, verifications,
+};
 
 const DESCRIPTION: &str = "\
 Checkback ends every identity verification that was registered with the provider's verdict, or with a written reason \

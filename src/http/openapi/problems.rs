@@ -93,8 +93,7 @@ pub fn responses(codes: &[&str]) -> BTreeMap<String, Refusals> {
 }
 
 fn refusals(codes: &[&str]) -> Refusals {
-    let problems: Vec<Problem> =
-        one_of_each().into_iter().filter(|problem| codes.contains(&problem.code())).collect();
+    let problems: Vec<Problem> = one_of_each().into_iter().filter(|problem| codes.contains(&problem.code())).collect();
     let examples: Map<String, Value> = codes
         .iter()
         .map(|code| ((*code).to_owned(), json!({ "$ref": format!("#/components/examples/{code}") })))

@@ -14,13 +14,22 @@ pub struct RegisterRequest {
     /// Name of an account in the configuration; may be left out when there is exactly one.
     account: Option<String>,
     /// The provider's TransactionId.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x1f\\x7f-\\x9f\\s][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     transaction_id: Option<String>,
     /// The MerchantBizId that you sent to the provider; made when absent.
     #[schema(pattern = "^[0-9A-Za-z]{1,32}$")]
     merchant_biz_id: Option<String>,
     /// The CallbackToken that you sent to the provider; only its hash is kept. Absent: the account's token counts.
-    #[schema(min_length = 1, max_length = 512, write_only)]
+    #[schema(
+        min_length = 1,
+        max_length = 512,
+        write_only,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x1f\\x7f-\\x9f\\s][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     callback_token: Option<String>,
     /// The ProductCode of Alibaba, or the product of ZOLOZ.
     #[schema(pattern = "^[0-9A-Za-z_-]{1,64}$")]
@@ -28,7 +37,7 @@ pub struct RegisterRequest {
     /// You asked for an evidence video, so its deadline counts. Absent: false.
     expect_video: Option<bool>,
     /// Where the browser goes from `/returns/{account}`: an absolute http or https URL.
-    #[schema(format = "uri", max_length = 2048)]
+    #[schema(format = "uri", max_length = 2048, pattern = "^https?://")]
     return_url: Option<String>,
     /// Yours: at most 4 KiB without blanks, nested at most 100 deep, without NUL.
     #[schema(schema_with = words::metadata)]
@@ -51,7 +60,7 @@ pub struct CollectRequest {
 #[serde(deny_unknown_fields)]
 pub struct EraseRequest {
     /// Why, on one line. It is kept, so it must hold no personal data.
-    #[schema(max_length = 200)]
+    #[schema(max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     reason: Option<String>,
 }
 
@@ -73,10 +82,10 @@ pub struct RecheckFilter {
     status: Option<String>,
     /// An account in the configuration.
     account: Option<String>,
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[^\\x00]*$")]
     sub_code: Option<String>,
     /// The verdict's reason has this text in it, letter by letter.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[^\\x00]*$")]
     reason_contains: Option<String>,
     /// At this time or later.
     #[schema(format = DateTime)]

@@ -123,20 +123,20 @@ pub fn destroyed() -> RefOr<Schema> {
     let time = json!({ "type": ["string", "null"], "format": "date-time" });
     let reason = json!({ "type": ["string", "null"] });
     let database = json!({ "type": "object", "required": ["what", "where", "state", "rows", "at"], "properties": {
-        "what": { "type": "string" }, "where": { "type": "string", "const": "database" },
-        "state": { "type": "string", "const": "destroyed" }, "rows": { "type": "integer", "minimum": 0 },
+        "what": { "type": "string" }, "where": { "type": "string", "enum": ["database"] },
+        "state": { "type": "string", "enum": ["destroyed"] }, "rows": { "type": "integer", "minimum": 0 },
         "at": { "type": "string", "format": "date-time" } } });
     let states = [EvidencePart::Pending, EvidencePart::Destroyed].map(EvidencePart::as_str);
     let evidence = json!({ "type": "object",
         "required": ["what", "where", "state", "objects", "at", "reason", "next_attempt_at"], "properties": {
-        "what": { "type": "string" }, "where": { "type": "string", "const": "evidence store" },
+        "what": { "type": "string" }, "where": { "type": "string", "enum": ["evidence store"] },
         "state": { "type": "string", "enum": states },
         "objects": { "type": "integer", "minimum": 0 }, "at": time, "reason": reason, "next_attempt_at": time } });
     let states = [ProviderPart::Pending, ProviderPart::Destroyed, ProviderPart::Refused, ProviderPart::NotOffered]
         .map(ProviderPart::as_str);
     let provider = json!({ "type": "object",
         "required": ["what", "where", "state", "at", "reason", "next_attempt_at"], "properties": {
-        "what": { "type": "string" }, "where": { "type": "string", "const": "provider" },
+        "what": { "type": "string" }, "where": { "type": "string", "enum": ["provider"] },
         "state": { "type": "string", "enum": states },
         "at": time, "reason": reason, "next_attempt_at": time } });
     schema(json!({ "type": "array", "description": "Each thing, and where it was.",

@@ -45,9 +45,9 @@ pub(in crate::http) struct Page<'a> {
     tag = "verifications",
     params(
         ("status" = Option<String>, Query, extensions(("x-enum" = json!(words::statuses()))), example = "passed"),
-        ("account" = Option<String>, Query, max_length = 128, example = "alibaba-sg"),
-        ("transaction_id" = Option<String>, Query, max_length = 128),
-        ("merchant_biz_id" = Option<String>, Query, max_length = 128),
+        ("account" = Option<String>, Query, max_length = 128, pattern = "^[^\\x00]*$", example = "alibaba-sg"),
+        ("transaction_id" = Option<String>, Query, max_length = 128, pattern = "^[^\\x00]*$"),
+        ("merchant_biz_id" = Option<String>, Query, max_length = 128, pattern = "^[^\\x00]*$"),
         ("registered_after" = Option<String>, Query, format = DateTime, description = "At this time or later."),
         ("registered_before" = Option<String>, Query, format = DateTime, description = "Before this time."),
         ("at_risk" = Option<String>, Query, extensions(("x-enum" = json!(words::risks()))),

@@ -21,7 +21,8 @@ use crate::store::{AnswerRead, Reader};
     tag = "verifications",
     params(
         ("id" = String, Path, format = "uuid", description = "The `id` that registering returned."),
-        ("revision" = Option<i32>, Query, minimum = 1, description = "Of an earlier verdict; the current one when absent."),
+        ("revision" = Option<i32>, Query, minimum = 1, maximum = 2_147_483_647,
+            description = "Of an earlier verdict; the current one when absent."),
     ),
     responses((status = 200, description = "The provider's JSON.", body = Object, content_type = "application/json",
         headers(("Cache-Control" = String, description = "`no-store`")))),
