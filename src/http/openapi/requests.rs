@@ -98,10 +98,15 @@ pub struct RecheckFilter {
 /// What a provider sends. Names are matched without regard to case; unknown ones are ignored.
 #[derive(ToSchema)]
 pub struct CallbackRequest {
-    #[schema(rename = "transactionId", min_length = 1, max_length = 128)]
+    #[schema(
+        rename = "transactionId",
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x1f\\x7f-\\x9f\\s][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     transaction_id: String,
     /// The token that was registered.
-    #[schema(rename = "callbackToken", value_type = String, required = false)]
+    #[schema(rename = "callbackToken", max_length = 512, value_type = String, required = false)]
     callback_token: Option<String>,
     /// A claim; kept in the history.
     #[schema(value_type = String, required = false)]
