@@ -37,6 +37,8 @@ mod initialize;
 mod kill;
 mod large_answers;
 #[cfg(feature = "simulator")]
+mod openapi;
+#[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
