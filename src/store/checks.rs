@@ -3,11 +3,10 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::evidence::{self, CaptureLease, EvidenceNote};
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{EvidenceKind, EvidenceState, FinalStatus, VerificationId};
 
@@ -136,7 +135,7 @@ impl Store {
 
     /// Stores checks of one sort: by one statement, or with evidence by two in one transaction.
     async fn record_part(&self, checks: &[&CheckedFinal], are_first: bool) -> Result<Vec<Recorded>, StoreError> {
-        let record = async |connection: &mut PgConnection| {
+        let record = async |connection: &mut Session| {
             if are_first {
                 Self::record_first_results(connection, checks).await
             } else {
@@ -144,7 +143,7 @@ impl Store {
             }
         };
         if checks.iter().all(|check| check.evidence.is_empty()) {
-            return record(&mut *self.pool.acquire().await?).await;
+            return record(&mut self.pool.acquire().await?).await;
         }
         let mut transaction = self.pool.begin().await?;
         let mut recorded = record(&mut transaction).await?;
@@ -155,7 +154,7 @@ impl Store {
 
     /// Stores results of verifications that had none.
     async fn record_first_results(
-        connection: &mut PgConnection,
+        connection: &mut Session,
         checks: &[&CheckedFinal],
     ) -> Result<Vec<Recorded>, StoreError> {
         let columns = Columns::of(checks);
@@ -215,7 +214,7 @@ impl Store {
 
     /// Stores what may meet an earlier verdict, or come too early to be one.
     async fn record_rare_finals(
-        connection: &mut PgConnection,
+        connection: &mut Session,
         checks: &[&CheckedFinal],
     ) -> Result<Vec<Recorded>, StoreError> {
         let columns = Columns::of(checks);

@@ -1,10 +1,21 @@
 //! Migrations: embedded, append-only, applied under a lock so that replicas may start together.
 
-use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{Executor, Postgres};
 
 use super::{Store, StoreError};
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// As the migrator of `sqlx` makes it.
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
+    version BIGINT PRIMARY KEY,
+    description TEXT NOT NULL,
+    installed_on TIMESTAMPTZ NOT NULL DEFAULT now(),
+    success BOOLEAN NOT NULL,
+    checksum BYTEA NOT NULL,
+    execution_time BIGINT NOT NULL
+)";
 
 /// How the database's migrations compare with this program's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +31,15 @@ pub enum Migrations {
 pub enum MigrationError {
     #[error("the migrations could not be applied")]
     Migrate(#[from] MigrateError),
+    #[error(
+        "migration {0} cannot run within a transaction, and the pooler gives nothing else: set database.listen_url, or \
+         run `checkback migrate` with a database.url that leads past the pooler"
+    )]
+    NeedsSession(i64),
+    #[error("migration {version} was refused")]
+    Refused { version: i64, source: sqlx::Error },
+    #[error("the database has migrations that this version does not know, or others under the same number")]
+    Foreign,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -28,32 +48,87 @@ impl Store {
     /// Applies what is pending; safe when several replicas start at once. Returns how many were applied.
     pub async fn migrate(&self) -> Result<usize, MigrationError> {
         let before = self.migrations().await?;
-        MIGRATOR.run(&self.pool).await?;
+        let Some(sessions) = &self.sessions else { return self.migrate_in_a_transaction().await };
+        MIGRATOR.run(sessions).await?;
         Ok(match before {
             Migrations::Pending(count) => count,
             Migrations::Current | Migrations::Foreign => 0,
         })
     }
 
-    pub async fn migrations(&self) -> Result<Migrations, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let applied = match connection.list_applied_migrations(&MIGRATOR.table_name).await {
-            Ok(applied) => applied,
-            // The table of migrations is not there yet.
-            Err(MigrateError::Execute(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42P01") => {
-                return Ok(Migrations::Pending(MIGRATOR.iter().count()));
+    /// All that are pending, or none. The migrator of `sqlx` holds its lock by a session, which a pooler does not give.
+    ///
+    /// Replicas that come past the pooler take that other lock. One that meets this transaction then fails at a table
+    /// that exists already, changes nothing, and finds everything done at its next start.
+    async fn migrate_in_a_transaction(&self) -> Result<usize, MigrationError> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        transaction
+            .execute("SELECT pg_advisory_xact_lock(hashtextextended('checkback.migrations', 0))")
+            .await
+            .map_err(StoreError::from)?;
+        transaction.execute(TABLE).await.map_err(StoreError::from)?;
+        let applied = applied(&mut *transaction).await?;
+        if compare(&applied) == Migrations::Foreign {
+            return Err(MigrationError::Foreign);
+        }
+        let pending = MIGRATOR.iter().filter(|known| applied.iter().all(|(version, _)| *version != known.version));
+        let mut count = 0;
+        for migration in pending {
+            let version = migration.version;
+            if migration.no_tx {
+                return Err(MigrationError::NeedsSession(version));
             }
-            Err(MigrateError::Execute(error)) => return Err(error.into()),
-            Err(_) => return Ok(Migrations::Foreign),
-        };
-        let known = |version| MIGRATOR.iter().find(|migration| migration.version == version);
-        let foreign =
-            applied.iter().any(|row| known(row.version).is_none_or(|migration| migration.checksum != row.checksum));
-        let pending = MIGRATOR.iter().filter(|known| applied.iter().all(|row| row.version != known.version)).count();
-        Ok(match (foreign, pending) {
-            (true, _) => Migrations::Foreign,
-            (false, 0) => Migrations::Current,
-            (false, pending) => Migrations::Pending(pending),
-        })
+            let refused = |source| MigrationError::Refused { version, source };
+            transaction.execute(migration.sql.clone()).await.map_err(refused)?;
+            sqlx::query(
+                "-- migrate_in_a_transaction
+                INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                VALUES ($1, $2, TRUE, $3, -1)",
+            )
+            .bind(version)
+            .bind(&*migration.description)
+            .bind(&*migration.checksum)
+            .execute(&mut *transaction)
+            .await
+            .map_err(refused)?;
+            count += 1;
+        }
+        transaction.commit().await.map_err(StoreError::from)?;
+        Ok(count)
+    }
+
+    pub async fn migrations(&self) -> Result<Migrations, StoreError> {
+        match applied(&self.pool).await {
+            Ok(applied) => Ok(compare(&applied)),
+            // The table of migrations is not there yet.
+            Err(StoreError::Unmigrated(_)) => Ok(Migrations::Pending(MIGRATOR.iter().count())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Numbers and checksums. The table belongs to the migrator, so this statement cannot be checked at compile time.
+async fn applied<'c>(executor: impl Executor<'c, Database = Postgres>) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+    let applied = sqlx::query_as(
+        "-- applied
+        SELECT version, checksum
+        FROM _sqlx_migrations
+        ORDER BY version",
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(applied)
+}
+
+fn compare(applied: &[(i64, Vec<u8>)]) -> Migrations {
+    let known = |version| MIGRATOR.iter().find(|migration| migration.version == version);
+    let foreign = applied
+        .iter()
+        .any(|(version, checksum)| known(*version).is_none_or(|migration| *migration.checksum != **checksum));
+    let pending = MIGRATOR.iter().filter(|known| applied.iter().all(|(version, _)| *version != known.version)).count();
+    match (foreign, pending) {
+        (true, _) => Migrations::Foreign,
+        (false, 0) => Migrations::Current,
+        (false, pending) => Migrations::Pending(pending),
     }
 }
