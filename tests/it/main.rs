@@ -34,6 +34,8 @@ mod kill;
 mod large_answers;
 #[cfg(feature = "simulator")]
 mod path;
+#[cfg(feature = "simulator")]
+mod pgbouncer;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
