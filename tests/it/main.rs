@@ -51,6 +51,8 @@ mod replicas;
 mod retention;
 #[cfg(feature = "simulator")]
 mod returns;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod rolling;
 #[cfg(feature = "simulator")]
 mod rotation;
 #[cfg(feature = "simulator")]
