@@ -251,19 +251,21 @@ async fn prepare(store: &Store, migrate: bool) -> anyhow::Result<bool> {
         if applied > 0 {
             info!(applied, "migrations were applied");
         }
-        return Ok(true);
     }
-    match store.migrations().await.context("the database could not be looked at")? {
-        Migrations::Current => Ok(true),
+    let found = store.migrations().await.context("the database could not be looked at")?;
+    match found {
+        Migrations::Current => {}
+        Migrations::Newer(newer) => {
+            info!(newer, "the database has newer migrations: an upgrade is under way, or this version is a step back");
+        }
         Migrations::Pending(pending) => {
             warn!(pending, "migrations are pending: not ready until `checkback migrate` was run");
-            Ok(false)
         }
         Migrations::Foreign => {
             warn!("the database has migrations that this version does not know: not ready");
-            Ok(false)
         }
     }
+    Ok(found.are_enough())
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

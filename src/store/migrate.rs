@@ -23,8 +23,18 @@ pub enum Migrations {
     Current,
     /// So many are still to be applied.
     Pending(usize),
-    /// The database is newer than this program, or was changed by hand.
+    /// All of this program's are applied, and so many newer ones. Migrations are safe for the version before them, so
+    /// this program goes on: that is what an upgrade looks like for the replicas that are replaced last.
+    Newer(usize),
+    /// The database has others in between, or others under the same number: it is no database of this program.
     Foreign,
+}
+
+impl Migrations {
+    /// Whether this program can work with the database.
+    pub fn are_enough(self) -> bool {
+        matches!(self, Self::Current | Self::Newer(_))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +48,7 @@ pub enum MigrationError {
     NeedsSession(i64),
     #[error("migration {version} was refused")]
     Refused { version: i64, source: sqlx::Error },
-    #[error("the database has migrations that this version does not know, or others under the same number")]
+    #[error("the database has other migrations than this version knows, or others under the same number")]
     Foreign,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -48,11 +58,14 @@ impl Store {
     /// Applies what is pending; safe when several replicas start at once. Returns how many were applied.
     pub async fn migrate(&self) -> Result<usize, MigrationError> {
         let before = self.migrations().await?;
+        if before.are_enough() {
+            return Ok(0);
+        }
         let Some(sessions) = &self.sessions else { return self.migrate_in_a_transaction().await };
         MIGRATOR.run(sessions).await?;
         Ok(match before {
             Migrations::Pending(count) => count,
-            Migrations::Current | Migrations::Foreign => 0,
+            Migrations::Current | Migrations::Newer(_) | Migrations::Foreign => 0,
         })
     }
 
@@ -68,8 +81,11 @@ impl Store {
             .map_err(StoreError::from)?;
         transaction.execute(TABLE).await.map_err(StoreError::from)?;
         let applied = applied(&mut *transaction).await?;
-        if compare(&applied) == Migrations::Foreign {
-            return Err(MigrationError::Foreign);
+        match compare(&applied) {
+            Migrations::Foreign => return Err(MigrationError::Foreign),
+            // Another replica was first.
+            found if found.are_enough() => return Ok(0),
+            _ => {}
         }
         let pending = MIGRATOR.iter().filter(|known| applied.iter().all(|(version, _)| *version != known.version));
         let mut count = 0;
@@ -121,14 +137,38 @@ async fn applied<'c>(executor: impl Executor<'c, Database = Postgres>) -> Result
 }
 
 fn compare(applied: &[(i64, Vec<u8>)]) -> Migrations {
+    let last = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let (newer, others): (Vec<_>, Vec<_>) = applied.iter().partition(|(version, _)| *version > last);
     let known = |version| MIGRATOR.iter().find(|migration| migration.version == version);
-    let foreign = applied
+    let foreign = others
         .iter()
         .any(|(version, checksum)| known(*version).is_none_or(|migration| *migration.checksum != **checksum));
-    let pending = MIGRATOR.iter().filter(|known| applied.iter().all(|(version, _)| *version != known.version)).count();
-    match (foreign, pending) {
-        (true, _) => Migrations::Foreign,
-        (false, 0) => Migrations::Current,
-        (false, pending) => Migrations::Pending(pending),
+    let pending = MIGRATOR.iter().filter(|known| others.iter().all(|(version, _)| *version != known.version)).count();
+    match (foreign, pending, newer.len()) {
+        (false, 0, 0) => Migrations::Current,
+        (false, 0, newer) => Migrations::Newer(newer),
+        (false, pending, 0) => Migrations::Pending(pending),
+        _ => Migrations::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_of_a_database_are_told_apart() {
+        let all = || MIGRATOR.iter().map(|migration| (migration.version, migration.checksum.to_vec()));
+        let count = MIGRATOR.iter().count();
+        assert_eq!(compare(&[]), Migrations::Pending(count));
+        assert_eq!(compare(&all().collect::<Vec<_>>()), Migrations::Current);
+        assert_eq!(compare(&all().take(2).collect::<Vec<_>>()), Migrations::Pending(count - 2));
+        let newer = [(9998, vec![1]), (9999, vec![2])];
+        assert_eq!(compare(&all().chain(newer.clone()).collect::<Vec<_>>()), Migrations::Newer(2));
+        // A newer one on top of others than ours.
+        assert_eq!(compare(&all().skip(1).chain(newer).collect::<Vec<_>>()), Migrations::Foreign);
+        let changed = all().map(|(version, sum)| (version, if version == 1 { vec![0] } else { sum }));
+        assert_eq!(compare(&changed.collect::<Vec<_>>()), Migrations::Foreign);
+        assert_eq!(compare(&all().chain([(0, vec![1])]).collect::<Vec<_>>()), Migrations::Foreign);
     }
 }

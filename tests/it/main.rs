@@ -32,6 +32,7 @@ mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
 mod large_answers;
+mod pages;
 #[cfg(feature = "simulator")]
 mod path;
 #[cfg(feature = "simulator")]
