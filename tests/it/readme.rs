@@ -107,10 +107,12 @@ async fn the_quick_start_in_chinese_leads_to_a_verdict() {
     the_steps_lead_to_a_verdict(CHINESE).await;
 }
 
-/// What the API page says of the answer to a request that stands before `rest`: 200, unless it shows another status.
+/// What the API page says of the answer to a request that stands before `rest`: the status that follows, in a block or
+/// in words, else 200.
 fn told_status(rest: &str) -> &str {
-    let answer = rest.split("\n```").nth(1).and_then(|fence| fence.strip_prefix("\nHTTP/1.1 "));
-    answer.map_or("200", |line| &line[..3])
+    let after = rest.split_once("\n```").unwrap().1.trim_start();
+    let words = after.strip_prefix("```\nHTTP/1.1 ").unwrap_or(after);
+    words.split(' ').next().filter(|word| word.len() == 3 && word.parse::<u16>().is_ok()).unwrap_or("200")
 }
 
 #[tokio::test]
