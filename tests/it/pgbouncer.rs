@@ -80,6 +80,24 @@ async fn two_replicas_that_listen_past_the_pooler() {
     nothing_is_left_in_a_session(&test).await;
 }
 
+#[tokio::test]
+async fn what_a_pooler_needs_works_without_one_too() {
+    let mut test = TestApp::start().await;
+    test.stop().await;
+    test.config.push_str("\n[database]\ntransaction_pooling = true");
+    test.restart().await;
+    let pool = test.database.pool().await;
+    flows_over_two_replicas(&test).await;
+    // Neither said what would outlive a transaction.
+    let listening: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~* '^(LISTEN|SET) '",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(listening, 0);
+}
+
 /// Neither settings nor statements: another client of the pooler would meet them.
 async fn nothing_is_left_in_a_session(test: &TestApp) {
     let pool =
