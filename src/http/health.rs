@@ -52,7 +52,8 @@ pub async fn live() -> Response {
 
 /// Whether the service can do its work
 ///
-/// Ready: the database answers and its migrations are this program's. An account in trouble is named, but does not
+/// Ready: the database answers and has this program's migrations; newer ones on top are no hindrance, or an upgrade
+/// would take all replicas away that are not replaced yet. An account in trouble is named, but does not
 /// make the service unready: everything else goes on.
 #[utoipa::path(
     get,
@@ -68,13 +69,15 @@ pub async fn live() -> Response {
 )]
 pub async fn ready(State(api): State<Api>) -> Response {
     let store = &api.service.store;
-    let (database, migrations) = match answered(store.migrations()).await {
+    let found = answered(store.migrations()).await;
+    let is_ready = found.as_ref().is_ok_and(|found| found.are_enough());
+    let (database, migrations) = match found {
         Ok(Migrations::Current) => ("ok", json!({ "status": "current" })),
         Ok(Migrations::Pending(count)) => ("ok", json!({ "status": "pending", "pending": count })),
+        Ok(Migrations::Newer(count)) => ("ok", json!({ "status": "newer", "newer": count })),
         Ok(Migrations::Foreign) => ("ok", json!({ "status": "foreign" })),
         Err(_) => ("unavailable", json!({ "status": "unknown" })),
     };
-    let is_ready = database == "ok" && migrations["status"] == "current";
     let mut accounts: Map<String, Value> =
         api.service.accounts.keys().map(|name| (name.clone(), json!({ "status": "unknown" }))).collect();
     if is_ready && let Ok(known) = answered(store.account_health()).await {
