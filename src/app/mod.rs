@@ -2,6 +2,7 @@
 //! them all.
 
 mod evidence;
+mod reach;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ use crate::service::account::{Account, Pacing, Rotating, Starting};
 use crate::store::{Migrations, Store};
 use crate::telemetry;
 
+pub use evidence::store as evidence_store;
+pub use reach::Unreached;
 pub use webhooks::signing_keys;
 
 /// Of the grace of a stop, what the requests under way may take; the checks get the rest.

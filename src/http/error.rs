@@ -420,6 +420,16 @@ impl Problem {
         Self { retry_after: Some(1), ..problem }
     }
 
+    pub fn too_many_listeners() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Too much is waiting",
+            "As many listen to this replica's events as it serves at a time. Connect again later, or to another replica.",
+        );
+        Self { retry_after: Some(RETRY_AFTER), ..problem }
+    }
+
     fn stopping() -> Self {
         let problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod callbacks;
 mod error;
+mod events;
 mod field_error;
 mod health;
 mod metrics;
@@ -99,6 +100,7 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/webhooks/replay", post(webhooks::replay))
         .route("/webhooks/{name}/enable", post(webhooks::enable))
         .route("/webhooks/{name}/test", post(webhooks::test))
+        .route("/events", get(events::listen))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));

@@ -11,6 +11,7 @@ pub mod erase;
 pub mod evidence;
 pub mod finals;
 pub mod initialize;
+pub mod live;
 pub mod pace;
 pub mod polls;
 pub mod read_answer;
@@ -40,6 +41,7 @@ use accept_callback::CallbackQueue;
 use account::Account;
 use evidence::Evidence;
 use finals::Finals;
+use live::Live;
 use wake::Wakes;
 use webhooks::Webhooks;
 
@@ -55,6 +57,7 @@ pub struct Service {
     /// Who waits for an attempt at the parts of an erasure that are outside the database.
     pub erasures: Finals,
     pub wakes: Wakes,
+    pub live: Live,
     pub evidence: Evidence,
     /// `None`: no endpoint is configured.
     pub webhooks: Option<Webhooks>,
@@ -76,15 +79,18 @@ impl Service {
             accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect();
         let wakes = Wakes::new(accounts.keys().cloned());
         let callbacks = CallbackQueue::start(store.clone(), wakes.clone(), tasks);
+        let finals = Finals::default();
+        let live = Live::start(store.clone(), finals.clone(), tasks);
         Self {
             store,
             clock,
             entropy,
             accounts: Arc::new(accounts),
             callbacks,
-            finals: Finals::default(),
+            finals,
             erasures: Finals::default(),
             wakes,
+            live,
             evidence: Evidence::new(evidence),
             webhooks: None,
             return_key: Arc::default(),

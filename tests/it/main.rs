@@ -23,8 +23,12 @@ mod codes;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod doctor;
 #[cfg(feature = "simulator")]
 mod erasure;
+#[cfg(feature = "simulator")]
+mod events;
 #[cfg(feature = "simulator")]
 mod evidence;
 #[cfg(feature = "simulator")]
@@ -54,6 +58,8 @@ mod rotation;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod tail;
 #[cfg(feature = "simulator")]
 mod thirty_days;
 mod vectors;
