@@ -126,7 +126,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Serve(options) => serve::run(&configured(file, &environment)?, &environment, &options).await,
         #[cfg(all(feature = "simulator", feature = "embedded-postgres"))]
-        Command::Demo(options) => demo::run(&environment, &options).await,
+        Command::Demo(options) => Box::pin(demo::run(&environment, &options)).await,
         #[cfg(feature = "simulator")]
         Command::Simulate(options) => simulate::run(&options).await,
         Command::Migrate => migrate::run(&configured(file, &environment)?, &environment).await,

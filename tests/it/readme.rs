@@ -201,7 +201,7 @@ async fn the_statements_for_operators_work() {
     let database = database().await;
     let mut connection = PgConnection::connect_with(&database.options()).await.unwrap();
     let statements = blocks(OPERATIONS, "sql");
-    assert_eq!(statements.len(), 7);
+    assert_eq!(statements.len(), 8);
     for statement in statements {
         sqlx::query(statement).fetch_all(&mut connection).await.unwrap();
     }

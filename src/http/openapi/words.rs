@@ -169,8 +169,9 @@ pub fn database() -> RefOr<Schema> {
 
 pub fn migrations() -> RefOr<Schema> {
     schema(json!({ "type": "object", "required": ["status"], "properties": {
-        "status": { "type": "string", "enum": ["current", "pending", "foreign", "unknown"] },
-        "pending": { "type": "integer", "minimum": 1 } } }))
+        "status": { "type": "string", "enum": ["current", "pending", "newer", "foreign", "unknown"] },
+        "pending": { "type": "integer", "minimum": 1 },
+        "newer": { "type": "integer", "minimum": 1 } } }))
 }
 
 pub fn accounts() -> RefOr<Schema> {
