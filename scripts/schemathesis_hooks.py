@@ -57,6 +57,9 @@ def before_call(context, case, kwargs):
             body["initialize"] = {"ProductCode": "FACE_LIVENESS", "MetaInfo": "{}", "MerchantUserId": "u"}
         elif body.get("transaction_id") is None:
             body["transaction_id"] = os.urandom(16).hex()
+    elif case.operation.path == "/webhooks/replay":
+        # Exactly one of the ways to choose.
+        case.body = {"verification_id": "01a20052-106c-74b8-b008-29321547fb36", "dry_run": True}
     elif case.operation.path == "/rechecks" and isinstance(body.get("filter"), dict):
         if body["filter"].get("account") is not None:
             body["filter"]["account"] = ACCOUNT

@@ -88,11 +88,11 @@ impl<'a> Page<'a> {
                 let required = if parameter["required"] == true { ", required" } else { "" };
                 let _ = write!(
                     out,
-                    "<tr><td><code>{}</code></td><td>{}{required}</td><td>{} {}</td></tr>",
+                    "<tr><td><code>{}</code></td><td>{}{required}</td><td>{}{}</td></tr>",
                     escape(text(&parameter["name"])),
                     escape(text(&parameter["in"])),
                     self.kind(&parameter["schema"]),
-                    inline(text(&parameter["description"])),
+                    remark(text(&parameter["description"])),
                 );
             }
             out.push_str("</tbody></table></div>");
@@ -165,11 +165,11 @@ impl<'a> Page<'a> {
             let always = array(&schema["required"]).iter().any(|required| required == name.as_str());
             let _ = write!(
                 out,
-                "<tr><td><code>{before}{}</code>{}</td><td>{} {}</td></tr>",
+                "<tr><td><code>{before}{}</code>{}</td><td>{}{}</td></tr>",
                 escape(name),
                 if always { "" } else { " <span class=\"soft\">optional</span>" },
                 self.kind(member),
-                inline(text(&member["description"])),
+                remark(text(&member["description"])),
             );
             let inner = if member["items"].is_object() { &member["items"] } else { member };
             self.rows(
@@ -213,7 +213,8 @@ impl<'a> Page<'a> {
                 let _ = write!(out, ", {word} {bound}{}", if name.ends_with("Length") { " characters" } else { "" });
             }
         }
-        if let Some(pattern) = schema["pattern"].as_str() {
+        // What only keeps control characters out says nothing to a reader.
+        if let Some(pattern) = schema["pattern"].as_str().filter(|pattern| !pattern.contains("\\x00")) {
             let _ = write!(out, " <code>{}</code>", escape(pattern));
         }
         out
@@ -307,6 +308,11 @@ fn link_problems(description: &str) -> String {
         };
     }
     out
+}
+
+/// What is said of a value, below it.
+fn remark(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!("<br><span class=\"soft\">{}</span>", inline(words)) }
 }
 
 /// Text with paragraphs and back quotes.
