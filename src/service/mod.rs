@@ -6,6 +6,7 @@ pub mod account;
 pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
+pub mod counts;
 pub mod erase;
 pub mod evidence;
 pub mod finals;
@@ -33,6 +34,7 @@ use crate::entropy::Entropy;
 use crate::evidence::EvidenceStore;
 use crate::lifecycle::Tasks;
 use crate::store::{Collect, Store, StoreError};
+use crate::traces::{Span, Traces};
 
 use accept_callback::CallbackQueue;
 use account::Account;
@@ -53,6 +55,7 @@ pub struct Service {
     pub erasures: Finals,
     pub wakes: Wakes,
     pub evidence: Evidence,
+    pub traces: Traces,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
 }
@@ -81,13 +84,25 @@ impl Service {
             erasures: Finals::default(),
             wakes,
             evidence: Evidence::new(evidence),
+            traces: Traces::off(),
             return_key: Arc::default(),
         }
     }
 
+    /// Traced from now on, which clones made before are not.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
+    }
+
     /// Records the wish to ask the provider now.
     pub async fn collect(&self, id: VerificationId, recheck: bool) -> Result<Collect, StoreError> {
-        let collect = self.store.collect(id, recheck, self.clock.now()).await?;
+        self.collect_traced(id, recheck, &Span::none()).await
+    }
+
+    /// As [`Service::collect`], for a request whose trace goes on with the check.
+    pub async fn collect_traced(&self, id: VerificationId, recheck: bool, span: &Span) -> Result<Collect, StoreError> {
+        let collect = self.store.collect(id, recheck, span.traceparent().as_deref(), self.clock.now()).await?;
         if collect == Collect::Accepted {
             self.wakes.hints();
         }

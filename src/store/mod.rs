@@ -10,6 +10,7 @@ mod at_risk;
 mod captures;
 mod checks;
 mod collect_jobs;
+mod counts;
 mod erasures;
 mod error;
 mod evidence;
@@ -43,6 +44,7 @@ pub use answers::{AnswerRead, Reader};
 pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
+pub use counts::{FinalPart, OpenCount};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
 pub use evidence::{
@@ -125,6 +127,13 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         Ok(now)
+    }
+
+    /// How many connections of this replica are busy, and how many more it may use at once.
+    pub fn connections(&self) -> (u32, u32) {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(0);
+        let busy = self.pool.size().saturating_sub(idle);
+        (busy, self.pool.options().get_max_connections().saturating_sub(busy))
     }
 
     /// Closes all connections once they are idle.

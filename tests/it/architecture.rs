@@ -10,25 +10,28 @@ const MOST_LINES: usize = 500;
 /// What each module may use of ours. What is not listed may use nothing of ours.
 ///
 /// `lifecycle` stands where tasks are started and stopped: the queues of the service, the loops, the listeners.
-const MAY_USE: [(&str, &[&str]); 6] = [
-    ("http", &["service", "store", "domain", "clock", "lifecycle"]),
-    ("jobs", &["service", "store", "provider", "evidence", "domain", "clock", "lifecycle"]),
-    ("service", &["store", "provider", "evidence", "domain", "clock", "entropy", "lifecycle"]),
+const MAY_USE: [(&str, &[&str]); 7] = [
+    ("http", &["service", "store", "domain", "clock", "lifecycle", "traces"]),
+    ("jobs", &["service", "store", "provider", "evidence", "domain", "clock", "lifecycle", "traces"]),
+    ("service", &["store", "provider", "evidence", "domain", "clock", "entropy", "lifecycle", "traces"]),
     ("store", &["domain", "clock"]),
     ("provider", &["domain", "clock", "entropy"]),
     ("evidence", &["domain"]),
+    // Of the provider the one HTTP client.
+    ("traces", &["provider", "lifecycle"]),
 ];
 
 /// They put the others together.
 const USE_ANYTHING: [&str; 5] = ["main", "lib", "cli", "app", "rotation"];
 
 /// What may stand only in files whose path begins so.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 9] = [
     ("axum::", &["http/", "simulator/"]),
     ("sqlx::", &["store/", "app/", "private_postgres/"]),
     ("reqwest::", &["provider/http.rs", "evidence/", "simulator/"]),
     ("opendal::", &["evidence/"]),
     ("age::", &["evidence/"]),
+    ("opentelemetry::", &["traces/"]),
     ("std::env::", &["config/"]),
     ("tokio::spawn(", &["lifecycle.rs", "simulator/"]),
     ("tokio::task::spawn(", &["lifecycle.rs", "simulator/"]),

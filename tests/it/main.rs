@@ -1,6 +1,7 @@
 //! The one test binary: everything that needs more than a pure function.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test the way a test does")]
 
+mod alerts;
 mod alibaba;
 #[cfg(feature = "simulator")]
 mod api;
@@ -32,6 +33,10 @@ mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
 mod large_answers;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod logs;
+#[cfg(feature = "simulator")]
+mod metrics;
 #[cfg(feature = "simulator")]
 mod path;
 // It looks at the server's processes in /proc.
@@ -56,5 +61,7 @@ mod schedule;
 mod support;
 #[cfg(feature = "simulator")]
 mod thirty_days;
+#[cfg(feature = "simulator")]
+mod traces;
 mod vectors;
 mod zoloz;
