@@ -1,4 +1,5 @@
-//! Background work: taking hints, asking the provider, capturing evidence, replacing workers that died.
+//! Background work: taking hints, asking the provider, capturing evidence, delivering
+//! events, replacing workers that died.
 //!
 //! Each replica runs the same loops. They look at once when something happened here, soon when it happened elsewhere,
 //! and every second in any case.
@@ -7,6 +8,7 @@ mod at_risk;
 mod captures;
 mod checks;
 mod counts;
+mod deliveries;
 mod dispatch;
 mod erasures;
 mod in_flight;
@@ -26,6 +28,7 @@ use crate::service::Service;
 
 pub use captures::{Captures, Failed as CaptureFailed};
 use checks::Checks;
+use deliveries::Deliveries;
 pub use in_flight::InFlight;
 pub use turns::Turns;
 
@@ -49,6 +52,7 @@ pub struct Engine {
     queues: Tasks,
     in_flight: Arc<InFlight>,
     captures: Captures,
+    deliveries: Deliveries,
     service: Service,
 }
 
@@ -67,6 +71,7 @@ impl Engine {
             tasks.spawn(lanes::sort(service.clone(), Arc::clone(account), tasks.clone()));
             tasks.spawn(lanes::plan_polls(service.clone(), Arc::clone(account), tasks.clone()));
         }
+        let deliveries = Deliveries::start(&service, &tasks);
         tasks.spawn(erasures::erase(service.clone(), tasks.clone()));
         for keep in keep {
             tasks.spawn(retention::retain(service.clone(), *keep, tasks.clone()));
@@ -84,7 +89,7 @@ impl Engine {
         tasks.spawn(counts::count_finals(service.clone(), tasks.clone()));
         tasks.spawn(rechecks::feed(service.clone(), tasks.clone()));
         service.wakes.start(service.store.clone(), &tasks);
-        Self { tasks, queues, in_flight, captures, service }
+        Self { tasks, queues, in_flight, captures, deliveries, service }
     }
 
     /// Finishes what is in flight, at most for `grace`, and gives the leases of the rest back.
@@ -92,6 +97,7 @@ impl Engine {
         self.tasks.shut_down(grace).await;
         self.queues.shut_down(QUEUE_GRACE).await;
         self.captures.release().await;
+        self.deliveries.release().await;
         let left = self.in_flight.left();
         if left.is_empty() {
             return;

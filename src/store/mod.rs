@@ -11,19 +11,24 @@ mod captures;
 mod checks;
 mod collect_jobs;
 mod counts;
+mod deliveries;
+mod endpoints;
 mod erasures;
 mod error;
+mod events;
 mod evidence;
 mod feed_rechecks;
 mod hints;
 mod initializations;
 mod known;
 mod lease_due;
+mod live;
 mod migrate;
 mod receipts;
 mod rechecks;
 mod reconcile;
 mod records;
+mod replays;
 mod retention;
 mod returns;
 mod secrets;
@@ -45,8 +50,11 @@ pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
 pub use counts::{FinalPart, OpenCount};
+pub use deliveries::{Attempt, AttemptEnd, LeasedDelivery};
+pub use endpoints::{DeliveryFilter, DeliveryRow, DeliveryState, EndpointRow};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
+pub use events::Subscriptions;
 pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
     OrphanedCapture, StoredEvidence,
@@ -55,11 +63,13 @@ pub use feed_rechecks::Fed;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
+pub use live::LiveRow;
 pub use migrate::{MigrationError, Migrations};
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};
 pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
+pub use replays::{ReplayFilter, Replayed};
 pub use retention::Retained;
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
@@ -85,6 +95,8 @@ const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_m
 pub struct Store {
     pool: PgPool,
     known: Arc<Known>,
+    /// `None`: nobody wants events.
+    subscriptions: Option<Subscriptions>,
 }
 
 impl Store {
@@ -109,7 +121,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        Self { pool, known: Arc::new(Known::default()) }
+        Self { pool, known: Arc::new(Known::default()), subscriptions: None }
     }
 
     /// Whether the database answers.

@@ -24,8 +24,12 @@ mod codes;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod doctor;
 #[cfg(feature = "simulator")]
 mod erasure;
+#[cfg(feature = "simulator")]
+mod events;
 #[cfg(feature = "simulator")]
 mod evidence;
 #[cfg(feature = "simulator")]
@@ -59,9 +63,13 @@ mod rotation;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod tail;
 #[cfg(feature = "simulator")]
 mod thirty_days;
 #[cfg(feature = "simulator")]
 mod traces;
 mod vectors;
+#[cfg(feature = "simulator")]
+mod webhooks;
 mod zoloz;

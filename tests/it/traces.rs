@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::support::app::{ACCOUNT, Setup, TestApp};
+use super::support::receiver::Receiver;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -156,6 +157,31 @@ async fn a_collect_keeps_the_trace_of_whoever_asked_and_a_callback_cannot() {
     assert_eq!(hex::encode(&asked.parent_span_id), PARENT);
     assert_eq!((check.parent_span_id.as_slice(), said(check, CHECK[1])), (asked.span_id.as_slice(), Some(id)));
     assert!(named(&spans, "callback").is_none());
+}
+
+#[tokio::test]
+async fn a_trace_reaches_the_merchants_app() {
+    let (collector, address) = Collector::start().await;
+    let receiver = Receiver::start().await;
+    let section = receiver.section("app", &["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"], &[]);
+    let more = format!("[telemetry]\notlp_endpoint = '{address}'\n{section}");
+    let test = TestApp::with(Setup { more, ..Setup::default() }).await;
+    let (transaction, id) = done(&test).await;
+    assert_eq!(callback(&test, &transaction, &traceparent("01")).await, 200);
+    test.final_verification(&id).await;
+    let spans = test
+        .until("the delivery is traced", async || {
+            test.app.as_ref().unwrap().service.traces.flush().await;
+            let spans = collector.spans();
+            named(&spans, "webhook").is_some().then_some(spans)
+        })
+        .await;
+    let sent = named(&spans, "webhook").unwrap();
+    assert_eq!(hex::encode(&sent.trace_id), TRACE);
+    assert_eq!(sent.parent_span_id, named(&spans, "callback").unwrap().span_id);
+    assert_eq!(said(sent, "checkback.endpoint").as_deref(), Some("app"));
+    let got = receiver.received().remove(0).header("traceparent");
+    assert_eq!(got, format!("00-{TRACE}-{}-01", hex::encode(&sent.span_id)));
 }
 
 #[tokio::test]
