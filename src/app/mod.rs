@@ -29,6 +29,7 @@ use crate::service::Service;
 use crate::service::account::{Account, Pacing, Rotating, Starting};
 use crate::store::{Access, Migrations, Store};
 use crate::telemetry;
+use crate::traces::{self, Traces};
 
 pub use evidence::store as evidence_store;
 pub use reach::Unreached;
@@ -143,6 +144,8 @@ pub struct App {
     engine: Engine,
     listeners: Tasks,
     queues: Tasks,
+    /// What sends the traces, which outlives all that makes them.
+    sending: Tasks,
     providers: Option<Providers>,
 }
 
@@ -174,8 +177,11 @@ impl App {
         let public = bind(config.server.public_listen, "server.public_listen").await?;
         let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let (queues, listeners) = (Tasks::new(), Tasks::new());
-        let service =
-            Service::new(store, evidence, options.clock, options.entropy, accounts, &queues).with_webhooks(webhooks);
+        let sending = Tasks::new();
+        let traces = traces(&config.telemetry, &sending)?;
+        let service = Service::new(store, evidence, options.clock, options.entropy, accounts, &queues)
+            .with_webhooks(webhooks)
+            .traced(traces);
         if let Some(keys) = providers.as_ref().and_then(|providers| providers.chain.clone()) {
             // So that the log says at once where the keys come from; the start does not wait for it.
             let stopping = queues.stopping();
@@ -210,6 +216,7 @@ impl App {
             engine,
             listeners: listeners.clone(),
             queues,
+            sending,
             providers,
         };
         listeners.spawn(http::serve(public, http::public_router(&api), listeners.clone()));
@@ -238,9 +245,18 @@ impl App {
         self.listeners.shut_down(REQUEST_GRACE).await;
         self.queues.shut_down(QUEUE_GRACE).await;
         self.engine.shut_down(GRACE.saturating_sub(REQUEST_GRACE + QUEUE_GRACE * 3)).await;
+        self.service.traces.shut_down().await;
+        self.sending.shut_down(Duration::ZERO).await;
         self.service.store.close().await;
         info!("stopped");
     }
+}
+
+/// Where traces go, if anywhere.
+fn traces(telemetry: &config::Telemetry, tasks: &Tasks) -> anyhow::Result<Traces> {
+    let Some(endpoint) = telemetry.otlp_endpoint.clone() else { return Ok(Traces::off()) };
+    let (headers, ratio) = (telemetry.otlp_headers.clone(), telemetry.sampling_ratio);
+    Ok(Traces::to(&traces::Settings { endpoint, headers, ratio }, tasks)?)
 }
 
 /// The classes that are kept for a limited time.

@@ -20,6 +20,7 @@ mod retention;
 mod schema;
 mod secret_file;
 mod server;
+mod telemetry;
 mod urls;
 mod variables;
 mod webhooks;
@@ -47,6 +48,7 @@ pub use reader::Line;
 pub use retention::Retention;
 pub use secret_file::SecretFile;
 pub use server::Server;
+pub use telemetry::Telemetry;
 pub use webhooks::{EVENTS, Webhook, WebhookUrl};
 
 /// Every key, its meaning and its default.
@@ -65,6 +67,7 @@ pub struct Config {
     pub retention: Retention,
     pub webhooks: Vec<Webhook>,
     pub log: Log,
+    pub telemetry: Telemetry,
 }
 
 /// A sound configuration, with where each value came from.
@@ -220,6 +223,7 @@ fn read(root: &mut Reader<'_>) -> Outcome<Config> {
     let retention = root.section("retention", retention::FIELDS, Retention::read);
     let webhooks = webhooks::read_all(root);
     let log = root.section("log", log::FIELDS, Log::read);
+    let telemetry = root.section("telemetry", telemetry::FIELDS, Telemetry::read);
     Ok(Config {
         server: server?,
         database: database?,
@@ -229,6 +233,7 @@ fn read(root: &mut Reader<'_>) -> Outcome<Config> {
         retention: retention?,
         webhooks: webhooks?,
         log: log?,
+        telemetry: telemetry?,
     })
 }
 

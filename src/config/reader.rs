@@ -260,6 +260,30 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn fraction(&mut self, key: &str, default: f64) -> Outcome<f64> {
+        let (found, origin) = match self.table.get(key) {
+            None => (Some(default), Origin::Default),
+            Some(value) => {
+                let origin = origin_of(value);
+                let number = match &value.kind {
+                    ValueKind::Float(number) => Some(*number),
+                    ValueKind::I64(number @ 0..=1) => Some(if *number == 0 { 0.0 } else { 1.0 }),
+                    ValueKind::String(text) if matches!(origin, Origin::Variable(_)) => text.trim().parse().ok(),
+                    _ => None,
+                };
+                (number, origin)
+            }
+        };
+        match found.filter(|number| (0.0..=1.0).contains(number)) {
+            Some(number) => {
+                self.line(key, number.to_string(), origin);
+                Ok(number)
+            }
+            None => Err(self.problem(key, "must be a number from 0 to 1")),
+        }
+    }
+
     pub(super) fn flag(&mut self, key: &str, default: bool) -> Outcome<bool> {
         let (found, origin) = match self.table.get(key) {
             None => (Some(default), Origin::Default),

@@ -1,7 +1,7 @@
 //! Which keys there are, apart from what they mean: the names of environment variables, unknown keys and their
 //! nearest neighbours are decided from here. The meaning of each key is with its section.
 
-use super::{accounts, auth, database, evidence, log, retention, server, webhooks};
+use super::{accounts, auth, database, evidence, log, retention, server, telemetry, webhooks};
 
 /// The form of a key. Secrets may come from a file named by `<key>_file`.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ pub(super) const ROOT: &[Field] = &[
     field("retention", Shape::Section(retention::FIELDS)),
     field("webhooks", Shape::List(webhooks::FIELDS)),
     field("log", Shape::Section(log::FIELDS)),
+    field("telemetry", Shape::Section(telemetry::FIELDS)),
 ];
 
 pub(super) const FILE_SUFFIX: &str = "_file";

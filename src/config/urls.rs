@@ -45,6 +45,18 @@ pub(super) fn public(text: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
+/// Where a collector takes traces: below the address, as other programs read it.
+pub(super) fn collector(text: &str) -> Result<Url, &'static str> {
+    let mut url = parse(text)?;
+    bare(&url)?;
+    let path = url.path().trim_end_matches('/');
+    if !path.ends_with("/v1/traces") {
+        let path = format!("{path}/v1/traces");
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

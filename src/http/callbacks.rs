@@ -14,6 +14,7 @@ use crate::domain::TokenHash;
 use crate::service::accept_callback::{Body, MalformedCallback, Notice};
 use crate::service::account::Account;
 use crate::store::{AccountToken, Arrival, Arrived};
+use crate::traces::{Parent, Span, SpanKind, TRACEPARENT};
 
 const ACCEPTED: &str = r#"{"status":"accepted"}"#;
 const UNMATCHED: &str = r#"{"status":"unmatched"}"#;
@@ -92,7 +93,15 @@ async fn take(State(api): State<Api>, name: Result<Path<String>, PathRejection>,
         count("", "account_unknown");
         return Problem::account_unknown().into_response();
     };
-    match record(&api, account, request).await {
+    let mut span = api.service.traces.start("callback", SpanKind::Server, Parent::Stranger(traceparent(&request)));
+    let arrived = record(&api, account, request, &span).await;
+    if let Ok(Arrived::Accepted | Arrived::Unmatched) = arrived {
+        span.set("checkback.account", account.name.clone());
+        drop(span);
+    } else {
+        span.discard();
+    }
+    match arrived {
         // Accepted ones are counted when they are worked in: only then is it known which are repeats.
         Ok(Arrived::Accepted) => answer(StatusCode::OK, ACCEPTED),
         Ok(Arrived::Unmatched) => {
@@ -113,7 +122,11 @@ async fn take(State(api): State<Api>, name: Result<Path<String>, PathRejection>,
     }
 }
 
-async fn record(api: &Api, account: &Account, request: Request) -> Result<Arrived, Problem> {
+fn traceparent(request: &Request) -> Option<&str> {
+    request.headers().get(TRACEPARENT)?.to_str().ok()
+}
+
+async fn record(api: &Api, account: &Account, request: Request, span: &Span) -> Result<Arrived, Problem> {
     let at = api.service.clock.now();
     let notice = if request.method() == Method::POST {
         let (parts, body) = request.into_parts();
@@ -143,6 +156,7 @@ async fn record(api: &Api, account: &Account, request: Request) -> Result<Arrive
         account_token,
         passed: notice.passed,
         sub_code: notice.sub_code,
+        traceparent: span.traceparent(),
         at,
     };
     answered(api.service.callbacks.accept(arrival)).await

@@ -31,6 +31,11 @@ pub async fn render(State(api): State<Api>, headers: HeaderMap) -> Result<Respon
         api.keys.require(&headers, Scope::Read)?;
     }
     api.metrics.run_upkeep();
+    let (busy, free) = api.service.store.connections();
+    for (state, connections) in [("busy", busy), ("free", free)] {
+        ::metrics::gauge!("checkback_database_connections", "state" => state).set(connections);
+    }
+    metrics_process::Collector::default().collect();
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((kind, api.metrics.render()).into_response())
 }

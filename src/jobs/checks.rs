@@ -16,11 +16,13 @@ use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::Account;
 use crate::service::batch::{Batcher, Bounds};
-use crate::service::collect_result::Decision;
+use crate::service::collect_result::{Decision, outcome_name};
 use crate::service::pace::Slot;
 use crate::store::{CheckedFinal, CheckedOpen, LeasedJob, Recorded, StoreError};
+use crate::traces::{Parent, Span, SpanKind};
 
-const BOUNDS: Bounds = Bounds { queued: 1024, in_flight: 2, batch: 128 };
+const FINALS: Bounds = Bounds { name: "finals", queued: 1024, in_flight: 2, batch: 128 };
+const OPENS: Bounds = Bounds { name: "opens", ..FINALS };
 
 #[derive(Clone)]
 pub(super) struct Checks {
@@ -36,14 +38,14 @@ impl Checks {
     pub fn start(service: Service, in_flight: Arc<InFlight>, captures: Captures, tasks: Tasks, queues: &Tasks) -> Self {
         let finals = {
             let service = service.clone();
-            Batcher::start(queues, BOUNDS, move |checks| {
+            Batcher::start(queues, FINALS, move |checks| {
                 let service = service.clone();
                 async move { steps::store_finals(&service, &checks).await }
             })
         };
         let opens = {
             let service = service.clone();
-            Batcher::start(queues, BOUNDS, move |checks| {
+            Batcher::start(queues, OPENS, move |checks| {
                 let service = service.clone();
                 async move { steps::store_opens(&service, &checks).await }
             })
@@ -65,24 +67,33 @@ impl Checks {
         if self.end_overdue(account, &job).await {
             return;
         }
+        let mut span = self.span(account, &job).await;
         let stopping = self.tasks.stopping();
+        let waiting = span.child("wait for the slot", SpanKind::Internal);
         tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             () = stopping => return self.in_flight.set_aside(job.id, job.token),
             () = self.service.wait_for_slot(account, slot) => {}
         }
+        drop(waiting);
         // The deadline may have come while the call waited for its slot.
         if self.end_overdue(account, &job).await {
             return;
         }
         let asked_at = Instant::now();
+        let mut asking = span.child("CheckResult", SpanKind::Client);
         let mut result = tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
             result = steps::ask(account, &job) => result,
         };
         let took = asked_at.elapsed();
+        if let Err(error) = &result {
+            asking.fail(error.code());
+        }
+        drop(asking);
+        span.set("checkback.outcome", outcome_name(&result));
         let flow = tokio::select! {
             biased;
             () = self.in_flight.lost(job.id, job.token, &call_off) => return self.lost(&job),
@@ -92,7 +103,7 @@ impl Checks {
         match steps::judge(&self.service, account, &job, result, took, flow.as_ref()).await {
             Decision::Final(check) => {
                 let (check, captures) = steps::with_evidence(&self.service, account, &job, check, found);
-                if let Some(recorded) = self.store_final(account, &job, check).await {
+                if let Some(recorded) = self.store_final(account, &job, check, &span).await {
                     self.captures.start(account, &recorded, captures);
                 }
             }
@@ -106,6 +117,22 @@ impl Checks {
             }
         }
         self.in_flight.remove(job.id, job.token);
+    }
+
+    /// The check's span, in the trace of the hint that led to it; one of its own where none did, or none is known.
+    async fn span(&self, account: &Account, job: &LeasedJob) -> Span {
+        if !self.service.traces.is_on() {
+            return Span::none();
+        }
+        let traceparent = match job.hinted_at.or(job.callback_at) {
+            Some(_) => self.service.store.traceparent(job.id).await.unwrap_or_default(),
+            None => None,
+        };
+        let mut span = self.service.traces.start("check", SpanKind::Consumer, Parent::Known(traceparent.as_deref()));
+        span.set("checkback.account", account.name.clone());
+        span.set("checkback.verification.id", job.id.to_string());
+        span.set("checkback.attempt", i64::from(job.checks) + 1);
+        span
     }
 
     /// Leases and ends what is over for one account; true when there may be more.
@@ -126,18 +153,28 @@ impl Checks {
     /// Ends a leased verification without a call if its deadline is over.
     async fn end_overdue(&self, account: &Account, job: &LeasedJob) -> bool {
         let Some(expired) = steps::end_if_overdue(&self.service, account, job).await else { return false };
-        drop(self.store_final(account, job, expired).await);
+        drop(self.store_final(account, job, expired, &Span::none()).await);
         self.in_flight.remove(job.id, job.token);
         true
     }
 
     /// What was stored; nothing when the lease was lost.
-    async fn store_final(&self, account: &Account, job: &LeasedJob, check: CheckedFinal) -> Option<Recorded> {
+    async fn store_final(
+        &self,
+        account: &Account,
+        job: &LeasedJob,
+        check: CheckedFinal,
+        span: &Span,
+    ) -> Option<Recorded> {
         let (status, decided_at) = (check.status, check.at);
+        let mut storing = span.child("verdict", SpanKind::Internal);
+        storing.set("checkback.status", status.as_str());
         let Ok(Some(recorded)) = self.finals.submit_patiently(check).await else {
+            storing.fail("lease_lost");
             self.lost(job);
             return None;
         };
+        drop(storing);
         if recorded.again {
             self.service.wakes.account(&account.name);
         }
@@ -157,7 +194,7 @@ impl Checks {
             let margin = (deadlines.result - decided_at).to_std().unwrap_or(Duration::ZERO);
             metrics::histogram!("checkback_deadline_margin_seconds", "kind" => "result").record(margin);
             info!(verification.id = %job.id, account = account.name, attempt = job.checks + 1, revision,
-                "verification is {status}");
+                trace.id = span.trace_id(), "verification is {status}");
         }
         Some(recorded)
     }

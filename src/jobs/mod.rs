@@ -7,6 +7,7 @@
 mod at_risk;
 mod captures;
 mod checks;
+mod counts;
 mod deliveries;
 mod dispatch;
 mod erasures;
@@ -83,6 +84,9 @@ impl Engine {
         tasks.spawn(upkeep::listen(service.clone(), tasks.clone()));
         tasks.spawn(upkeep::tidy(service.clone(), tasks.clone()));
         tasks.spawn(at_risk::watch(service.clone(), tasks.clone()));
+        service.show_counters();
+        tasks.spawn(counts::look(service.clone(), tasks.clone()));
+        tasks.spawn(counts::count_finals(service.clone(), tasks.clone()));
         tasks.spawn(rechecks::feed(service.clone(), tasks.clone()));
         service.wakes.start(service.store.clone(), &tasks);
         Self { tasks, queues, in_flight, captures, deliveries, service }

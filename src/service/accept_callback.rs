@@ -12,7 +12,7 @@ use crate::store::{Arrival, Arrived, Store, StoreError};
 
 pub use crate::provider::alibaba::callback::{Body, MalformedCallback, Notice};
 
-const BOUNDS: Bounds = Bounds { queued: 8192, in_flight: 2, batch: 256 };
+const BOUNDS: Bounds = Bounds { name: "callbacks", queued: 8192, in_flight: 2, batch: 256 };
 
 /// How long recording a batch may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -81,7 +81,7 @@ impl Service {
 
 /// Counts of verifications lose nothing by it.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and no table holds 2^52 rows")]
-fn as_f64(count: u64) -> f64 {
+pub(super) fn as_f64(count: u64) -> f64 {
     count as f64
 }
 

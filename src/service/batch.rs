@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use metrics::Gauge;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::lifecycle::Tasks;
@@ -26,17 +27,20 @@ type Waiting<T, R> = (T, oneshot::Sender<R>);
 #[derive(Debug)]
 pub struct Batcher<T, R> {
     queue: mpsc::Sender<Waiting<T, R>>,
+    length: Gauge,
 }
 
 impl<T, R> Clone for Batcher<T, R> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone() }
+        Self { queue: self.queue.clone(), length: self.length.clone() }
     }
 }
 
 /// Bounds of a [`Batcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Its name in the metrics.
+    pub name: &'static str,
     pub queued: usize,
     pub in_flight: usize,
     pub batch: usize,
@@ -52,8 +56,11 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     {
         let (queue, receiver) = mpsc::channel::<Waiting<T, R>>(bounds.queued);
         let receiver = Arc::new(Mutex::new(receiver));
+        let length = metrics::gauge!("checkback_queue_length", "queue" => bounds.name);
+        let size = metrics::histogram!("checkback_batch_size", "queue" => bounds.name);
         for _ in 0..bounds.in_flight {
             let (receiver, flush, tasks_too) = (Arc::clone(&receiver), flush.clone(), tasks.clone());
+            let (length, size) = (length.clone(), size.clone());
             tasks.spawn(async move {
                 let mut batch = Vec::with_capacity(bounds.batch);
                 loop {
@@ -68,6 +75,9 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
                             }
                         }
                     }
+                    let taken = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+                    length.decrement(taken);
+                    size.record(taken);
                     let (items, waiting): (Vec<T>, Vec<oneshot::Sender<R>>) = batch.drain(..).unzip();
                     for (answer, waiting) in flush(items).await.into_iter().zip(waiting) {
                         // Whoever asked may have gone away; what was written stays written.
@@ -76,23 +86,28 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
                 }
             });
         }
-        Self { queue }
+        Self { queue, length }
     }
 
     /// Queues `item` and waits for its answer; refuses at once when the queue is full.
     pub async fn submit(&self, item: T) -> Result<R, Turned> {
         let (sender, answer) = oneshot::channel();
-        self.queue.try_send((item, sender)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Turned::Full,
-            mpsc::error::TrySendError::Closed(_) => Turned::Stopping,
+        // The place first, so that what is taken at once was counted before.
+        let place = self.queue.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => Turned::Full,
+            mpsc::error::TrySendError::Closed(()) => Turned::Stopping,
         })?;
+        self.length.increment(1);
+        place.send((item, sender));
         answer.await.map_err(|_| Turned::Stopping)
     }
 
     /// Like [`Batcher::submit`], but waits for room.
     pub async fn submit_patiently(&self, item: T) -> Result<R, Turned> {
         let (sender, answer) = oneshot::channel();
-        self.queue.send((item, sender)).await.map_err(|_| Turned::Stopping)?;
+        let place = self.queue.reserve().await.map_err(|_| Turned::Stopping)?;
+        self.length.increment(1);
+        place.send((item, sender));
         answer.await.map_err(|_| Turned::Stopping)
     }
 }
@@ -105,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { queued: 4, in_flight: 1, batch: 8 };
+    const BOUNDS: Bounds = Bounds { name: "test", queued: 4, in_flight: 1, batch: 8 };
 
     #[tokio::test]
     async fn what_comes_while_a_batch_commits_goes_into_the_next_and_a_full_queue_refuses() {

@@ -9,6 +9,7 @@ use super::webhooks::{Endpoint, Unsigned};
 use crate::clock::later;
 use crate::domain::schedule::{DELIVERY_ATTEMPTS, after_delivery};
 use crate::store::{Attempt, AttemptEnd, DeliveryLease, LeasedDelivery, StoreError};
+use crate::traces::{Parent, Span, SpanKind};
 use crate::webhook::Sent;
 
 /// How long a lease lasts without being renewed.
@@ -40,11 +41,31 @@ impl Service {
     pub async fn send_event(&self, endpoint: &Endpoint, leased: &LeasedDelivery) -> Option<Sent> {
         let webhooks = self.webhooks.as_ref()?;
         let event = &leased.event;
-        let message = Unsigned { id: event.id, body: event.body(), at: self.clock.now() };
-        tokio::select! {
-            sent = webhooks.send(endpoint, message) => Some(sent),
-            () = self.lease_lost(leased) => None,
+        let mut span = self.delivery_span(endpoint, leased).await;
+        let message =
+            Unsigned { id: event.id, body: event.body(), at: self.clock.now(), traceparent: span.traceparent() };
+        let sent = tokio::select! {
+            sent = webhooks.send(endpoint, message) => sent,
+            () = self.lease_lost(leased) => return None,
+        };
+        if let Err(error) = &sent.end {
+            span.fail(error.code());
         }
+        Some(sent)
+    }
+
+    /// In the trace of the hint that led to the event; nothing where none did.
+    async fn delivery_span(&self, endpoint: &Endpoint, leased: &LeasedDelivery) -> Span {
+        if !self.traces.is_on() {
+            return Span::none();
+        }
+        let verification = leased.event.verification;
+        let Ok(Some(traceparent)) = self.store.traceparent(verification).await else { return Span::none() };
+        let mut span = self.traces.start("webhook", SpanKind::Producer, Parent::Known(Some(&traceparent)));
+        span.set("checkback.endpoint", endpoint.name.clone());
+        span.set("checkback.verification.id", verification.to_string());
+        span.set("checkback.attempt", i64::from(leased.attempts) + 1);
+        span
     }
 
     /// Renews the lease as long as it stands.

@@ -6,6 +6,7 @@ pub mod account;
 pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
+pub mod counts;
 pub mod deliver_event;
 pub mod erase;
 pub mod evidence;
@@ -36,6 +37,7 @@ use crate::entropy::Entropy;
 use crate::evidence::EvidenceStore;
 use crate::lifecycle::Tasks;
 use crate::store::{Collect, Store, StoreError};
+use crate::traces::{Span, Traces};
 
 use accept_callback::CallbackQueue;
 use account::Account;
@@ -59,6 +61,7 @@ pub struct Service {
     pub wakes: Wakes,
     pub live: Live,
     pub evidence: Evidence,
+    pub traces: Traces,
     /// `None`: no endpoint is configured.
     pub webhooks: Option<Webhooks>,
     /// Read at the first use.
@@ -92,9 +95,16 @@ impl Service {
             wakes,
             live,
             evidence: Evidence::new(evidence),
+            traces: Traces::off(),
             webhooks: None,
             return_key: Arc::default(),
         }
+    }
+
+    /// Traced from now on, which clones made before are not.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// With endpoints that are told of events. The store must write events for them.
@@ -105,7 +115,12 @@ impl Service {
 
     /// Records the wish to ask the provider now.
     pub async fn collect(&self, id: VerificationId, recheck: bool) -> Result<Collect, StoreError> {
-        let collect = self.store.collect(id, recheck, self.clock.now()).await?;
+        self.collect_traced(id, recheck, &Span::none()).await
+    }
+
+    /// As [`Service::collect`], for a request whose trace goes on with the check.
+    pub async fn collect_traced(&self, id: VerificationId, recheck: bool, span: &Span) -> Result<Collect, StoreError> {
+        let collect = self.store.collect(id, recheck, span.traceparent().as_deref(), self.clock.now()).await?;
         if collect == Collect::Accepted {
             self.wakes.hints();
         }

@@ -90,8 +90,8 @@ impl Webhooks {
 
     pub(super) async fn send(&self, endpoint: &Endpoint, message: Unsigned) -> Sent {
         let keys = endpoint.keys.get();
-        let Unsigned { id, body, at } = message;
-        self.client.send(&Message { id, url: &endpoint.url, body, keys: &keys, at }).await
+        let Unsigned { id, body, at, traceparent } = message;
+        self.client.send(&Message { id, url: &endpoint.url, body, keys: &keys, at, traceparent }).await
     }
 }
 
@@ -100,6 +100,7 @@ pub(super) struct Unsigned {
     pub id: uuid::Uuid,
     pub body: String,
     pub at: chrono::DateTime<chrono::Utc>,
+    pub traceparent: Option<String>,
 }
 
 impl Service {
@@ -119,7 +120,8 @@ impl Service {
         let webhooks = self.webhooks.as_ref()?;
         let endpoint = webhooks.endpoint(name)?;
         let at = self.clock.now();
-        Some(webhooks.send(endpoint, Unsigned { id: self.entropy.id(at), body: test_body(at), at }).await)
+        let message = Unsigned { id: self.entropy.id(at), body: test_body(at), at, traceparent: None };
+        Some(webhooks.send(endpoint, message).await)
     }
 
     /// Enables an endpoint, and sends what is due. False when nothing is known of it.

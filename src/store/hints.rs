@@ -44,6 +44,8 @@ pub struct Arrival {
     /// What it claims; kept in the history as a claim.
     pub passed: Option<String>,
     pub sub_code: Option<String>,
+    /// What its trace goes on from; none where it is not traced.
+    pub traceparent: Option<String>,
     pub at: DateTime<Utc>,
 }
 
@@ -79,11 +81,26 @@ pub enum Collect {
 struct CallbackDetail<'a> {
     passed: Option<&'a str>,
     sub_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
 }
 
 fn callback_detail(arrival: &Arrival) -> String {
-    let detail = CallbackDetail { passed: arrival.passed.as_deref(), sub_code: arrival.sub_code.as_deref() };
-    serde_json::to_string(&detail).expect("two texts are JSON")
+    let detail = CallbackDetail {
+        passed: arrival.passed.as_deref(),
+        sub_code: arrival.sub_code.as_deref(),
+        traceparent: arrival.traceparent.as_deref(),
+    };
+    serde_json::to_string(&detail).expect("texts are JSON")
+}
+
+/// The detail that the history shows of a request to collect.
+#[derive(serde::Serialize)]
+struct CollectDetail<'a> {
+    action: &'static str,
+    recheck: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
 }
 
 /// Records what it can of the `wanted` arrivals by looking their transactions up, and remembers what it finds.
@@ -320,7 +337,13 @@ impl Store {
     /// Records the merchant's request to ask the provider now.
     ///
     /// A final verification other than `void` and `expired` is asked about again only with `recheck`, an erased one never.
-    pub async fn collect(&self, id: VerificationId, recheck: bool, now: DateTime<Utc>) -> Result<Collect, StoreError> {
+    pub async fn collect(
+        &self,
+        id: VerificationId,
+        recheck: bool,
+        traceparent: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Collect, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let found = sqlx::query!(
             r#"-- collect: what it is about
@@ -344,15 +367,17 @@ impl Store {
         {
             return Ok(Collect::AlreadyFinal(status));
         }
+        let detail = CollectDetail { action: "collect", recheck, traceparent };
+        let detail = serde_json::to_string(&detail).expect("texts are JSON");
         sqlx::query!(
             "-- collect
             INSERT INTO hints (account, lane, verification_id, at, kind, authenticated, detail)
-            VALUES ($1, $2, $3, $4, 'collect', true, json_build_object('action', 'collect', 'recheck', $5::boolean))",
+            VALUES ($1, $2, $3, $4, 'collect', true, $5::text::json)",
             found.account,
             lane(found.expect_video).as_i16(),
             id.0,
             now,
-            recheck
+            detail
         )
         .execute(&mut *transaction)
         .await?;

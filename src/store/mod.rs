@@ -10,6 +10,7 @@ mod at_risk;
 mod captures;
 mod checks;
 mod collect_jobs;
+mod counts;
 mod deliveries;
 mod endpoints;
 mod erasures;
@@ -48,6 +49,7 @@ pub use answers::{AnswerRead, Reader};
 pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
+pub use counts::{FinalPart, OpenCount};
 pub use deliveries::{Attempt, AttemptEnd, DeliveryLease, LeasedDelivery};
 pub use endpoints::{DeliveryFilter, DeliveryRow, DeliveryState, EndpointRow};
 pub use erasures::{Destroyed, NewErasure};
@@ -108,6 +110,11 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         Ok(now)
+    }
+
+    /// How many connections of this replica are busy, and how many more it may use at once.
+    pub fn connections(&self) -> (u32, u32) {
+        self.pool.in_use()
     }
 
     /// Closes all connections once they are idle.

@@ -125,6 +125,13 @@ impl Pool {
         Ok(Transaction(Session { held: Held::Transaction(begun), is_lent: self.is_lent }))
     }
 
+    /// How many connections are busy, and how many more may be at once.
+    pub(super) fn in_use(&self) -> (u32, u32) {
+        let idle = u32::try_from(self.connections.num_idle()).unwrap_or(0);
+        let busy = self.connections.size().saturating_sub(idle);
+        (busy, self.connections.options().get_max_connections().saturating_sub(busy))
+    }
+
     pub(super) async fn close(&self) {
         self.connections.close().await;
     }

@@ -40,6 +40,8 @@ pub struct Message<'a> {
     pub keys: &'a [SigningKey],
     /// Of this attempt.
     pub at: DateTime<Utc>,
+    /// W3C Trace Context, where the delivery is traced.
+    pub traceparent: Option<String>,
 }
 
 /// An attempt that is over.
@@ -170,13 +172,18 @@ impl WebhookClient {
     fn request(&self, message: &Message<'_>) -> reqwest::RequestBuilder {
         let timestamp = message.at.timestamp();
         let signatures = signatures(message.keys, message.id, timestamp, &message.body);
-        self.client
+        let request = self
+            .client
             .post(message.url.clone())
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header("webhook-id", message.id.to_string())
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signatures)
-            .body(message.body.clone())
+            .body(message.body.clone());
+        match &message.traceparent {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        }
     }
 }
 

@@ -10,14 +10,16 @@ const MOST_LINES: usize = 500;
 /// What each module may use of ours. What is not listed may use nothing of ours.
 ///
 /// `lifecycle` stands where tasks are started and stopped: the queues of the service, the loops, the listeners.
-const MAY_USE: [(&str, &[&str]); 7] = [
-    ("http", &["service", "store", "domain", "clock", "lifecycle"]),
-    ("jobs", &["service", "store", "provider", "evidence", "domain", "clock", "lifecycle"]),
-    ("service", &["store", "provider", "evidence", "webhook", "domain", "clock", "entropy", "lifecycle"]),
+const MAY_USE: [(&str, &[&str]); 8] = [
+    ("http", &["service", "store", "domain", "clock", "lifecycle", "traces"]),
+    ("jobs", &["service", "store", "provider", "evidence", "domain", "clock", "lifecycle", "traces"]),
+    ("service", &["store", "provider", "evidence", "webhook", "domain", "clock", "entropy", "lifecycle", "traces"]),
     ("store", &["domain", "clock", "entropy"]),
     ("provider", &["domain", "clock", "entropy"]),
     ("evidence", &["domain"]),
     ("webhook", &["domain", "clock"]),
+    // Of the provider the one HTTP client.
+    ("traces", &["provider", "lifecycle"]),
 ];
 
 /// They put the others together.
@@ -31,6 +33,7 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("reqwest::", &["provider/http.rs", "evidence/", "webhook/", "simulator/"]),
     ("opendal::", &["evidence/"]),
     ("age::", &["evidence/"]),
+    ("opentelemetry::", &["traces/"]),
     ("std::env::", &["config/"]),
     ("tokio::spawn(", &["lifecycle.rs", "simulator/"]),
     ("tokio::task::spawn(", &["lifecycle.rs", "simulator/"]),

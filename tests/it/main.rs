@@ -1,6 +1,7 @@
 //! The one test binary: everything that needs more than a pure function.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test the way a test does")]
 
+mod alerts;
 mod alibaba;
 #[cfg(feature = "simulator")]
 mod api;
@@ -36,6 +37,10 @@ mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
 mod large_answers;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod logs;
+#[cfg(feature = "simulator")]
+mod metrics;
 #[cfg(feature = "simulator")]
 mod openapi;
 mod pages;
@@ -69,6 +74,8 @@ mod support;
 mod tail;
 #[cfg(feature = "simulator")]
 mod thirty_days;
+#[cfg(feature = "simulator")]
+mod traces;
 mod vectors;
 #[cfg(feature = "simulator")]
 mod webhooks;

@@ -15,6 +15,7 @@ use crate::http::openapi::requests::CollectRequest;
 use crate::http::openapi::words;
 use crate::http::{Api, Problem, answered, body};
 use crate::store::Collect;
+use crate::traces::{Parent, SpanKind, TRACEPARENT};
 
 /// A check is due.
 #[derive(Serialize, ToSchema)]
@@ -65,7 +66,10 @@ pub async fn collect(State(api): State<Api>, id: PathId, request: Request) -> Re
         api.keys.require(&parts.headers, Scope::Operate)?;
     }
     let id = parse_id(id)?;
-    match answered(api.service.collect(id, recheck)).await? {
+    let traceparent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let mut span = api.service.traces.start("collect", SpanKind::Server, Parent::Known(traceparent));
+    span.set("checkback.verification.id", id.to_string());
+    match answered(api.service.collect_traced(id, recheck, &span)).await? {
         Collect::Accepted => {
             let body = Collecting { id: id.to_string(), status: "accepted" };
             Ok((StatusCode::ACCEPTED, Json(body)).into_response())

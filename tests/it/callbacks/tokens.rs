@@ -129,6 +129,7 @@ fn arrivals(at: DateTime<Utc>) -> Vec<Arrival> {
                 account_token,
                 passed: Some("Y".to_owned()),
                 sub_code: None,
+                traceparent: None,
                 at,
             });
         }

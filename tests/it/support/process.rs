@@ -65,8 +65,7 @@ impl Running {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
         let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let mut running = Self { child, lines, err: String::new() };
-        let found = tokio::time::timeout(PATIENCE, running.line_with(sign)).await;
-        let Ok(Some(line)) = found else { panic!("no {sign:?} was said, only: {}", running.err) };
+        let line = running.says(sign).await;
         (running, line)
     }
 
@@ -79,6 +78,13 @@ impl Running {
                 return Some(line);
             }
         }
+    }
+
+    /// Waits for the next line of standard error with `sign` in it.
+    pub async fn says(&mut self, sign: &str) -> String {
+        let found = tokio::time::timeout(PATIENCE, self.line_with(sign)).await;
+        let Ok(Some(line)) = found else { panic!("no {sign:?} was said, only: {}", self.err) };
+        line
     }
 
     pub fn process_id(&self) -> u32 {

@@ -1,5 +1,7 @@
 //! Logs and metrics: set up once for the process.
 
+mod metrics;
+
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +12,8 @@ use tracing_subscriber::EnvFilter;
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 300.0];
 /// Buckets for what is counted in days: half a minute to thirty days.
 const MARGINS: [f64; 10] = [30.0, 120.0, 300.0, 900.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0];
+/// Buckets for how many there are in a batch.
+const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +55,13 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_margin_seconds".to_owned()), &MARGINS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_batch_size".to_owned()), &SIZES)?
         .build_recorder();
     let handle = recorder.handle();
     ::metrics::set_global_recorder(recorder)?;
+    metrics::describe();
+    metrics_process::Collector::default().describe();
+    ::metrics::gauge!("checkback_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     *known = Some(handle.clone());
     Ok(handle)
 }
