@@ -42,7 +42,12 @@ mod logs;
 #[cfg(feature = "simulator")]
 mod metrics;
 #[cfg(feature = "simulator")]
+mod openapi;
+mod pages;
+#[cfg(feature = "simulator")]
 mod path;
+#[cfg(feature = "simulator")]
+mod pgbouncer;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
@@ -58,6 +63,8 @@ mod replicas;
 mod retention;
 #[cfg(feature = "simulator")]
 mod returns;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod rolling;
 #[cfg(feature = "simulator")]
 mod rotation;
 #[cfg(feature = "simulator")]
