@@ -22,10 +22,15 @@ const FINALS_REST: u32 = 99;
 pub(super) async fn look(service: Service, tasks: Tasks) {
     loop {
         let started = Instant::now();
-        if let Err(error) = service.look_at_whole().await {
-            debug!(error = &error as &dyn std::error::Error, "open work could not be counted");
-        }
-        if stops_within(&tasks, LOOK.max(started.elapsed() * REST)).await {
+        let rest = match service.look_at_whole().await {
+            Ok(()) => LOOK.max(started.elapsed() * REST),
+            // Whether it is ready again is to be seen soon.
+            Err(error) => {
+                debug!(error = &error as &dyn std::error::Error, "open work could not be counted");
+                LOOK
+            }
+        };
+        if stops_within(&tasks, rest).await {
             return;
         }
     }

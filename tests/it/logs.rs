@@ -146,7 +146,9 @@ fn fields_of(call: &str) -> Vec<String> {
     let mut characters = call.char_indices();
     while let Some((at, next)) = characters.next() {
         match next {
-            '\\' if is_text => drop(characters.next()),
+            '\\' if is_text => {
+                characters.next();
+            }
             '"' => is_text = !is_text,
             _ if is_text => {}
             '(' | '[' | '{' => depth += 1,

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Pages whose blocks after `<!-- run -->` are run by `readme`, and in which languages.
-const RUN_HERE: [(&str, &[&str]); 7] = [
+const RUN_HERE: [(&str, &[&str]); 8] = [
     ("README.md", &["sh", "sql"]),
     ("docs/ja/quickstart.md", &["sh", "sql"]),
     ("docs/zh/quickstart.md", &["sh", "sql"]),
@@ -14,6 +14,7 @@ const RUN_HERE: [(&str, &[&str]); 7] = [
     ("docs/setup-alibaba.md", &["sh"]),
     ("docs/setup-zoloz.md", &["sh"]),
     ("docs/operations.md", &["sql"]),
+    ("docs/runbooks.md", &["sql"]),
 ];
 
 /// Languages of what can be run, and of what only shows something.

@@ -18,6 +18,7 @@ const JAPANESE: &str = include_str!("../../docs/ja/quickstart.md");
 const CHINESE: &str = include_str!("../../docs/zh/quickstart.md");
 const API: &str = include_str!("../../docs/api.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const RUNBOOKS: &str = include_str!("../../docs/runbooks.md");
 const ALIBABA: &str = include_str!("../../docs/setup-alibaba.md");
 const ZOLOZ: &str = include_str!("../../docs/setup-zoloz.md");
 const MARK: &str = "<!-- run -->\n```";
@@ -200,8 +201,9 @@ fn every_configuration_on_the_pages_of_the_set_ups_is_sound() {
 async fn the_statements_for_operators_work() {
     let database = database().await;
     let mut connection = PgConnection::connect_with(&database.options()).await.unwrap();
-    let statements = blocks(OPERATIONS, "sql");
-    assert_eq!(statements.len(), 8);
+    let mut statements = blocks(OPERATIONS, "sql");
+    statements.extend(blocks(RUNBOOKS, "sql"));
+    assert_eq!(statements.len(), 11);
     for statement in statements {
         sqlx::query(statement).fetch_all(&mut connection).await.unwrap();
     }
