@@ -48,7 +48,7 @@ pub use answers::{AnswerRead, Reader};
 pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
-pub use deliveries::{Attempt, AttemptEnd, LeasedDelivery};
+pub use deliveries::{Attempt, AttemptEnd, DeliveryLease, LeasedDelivery};
 pub use endpoints::{DeliveryFilter, DeliveryRow, DeliveryState, EndpointRow};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;

@@ -36,6 +36,8 @@ mod initialize;
 #[cfg(all(feature = "simulator", unix))]
 mod kill;
 mod large_answers;
+#[cfg(feature = "simulator")]
+mod openapi;
 mod pages;
 #[cfg(feature = "simulator")]
 mod path;
