@@ -5,16 +5,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Pages whose blocks after `<!-- run -->` are run by `readme`, and in which languages.
-const RUN_HERE: [(&str, &[&str]); 8] = [
-    ("README.md", &["sh", "sql"]),
-    ("docs/ja/quickstart.md", &["sh", "sql"]),
-    ("docs/zh/quickstart.md", &["sh", "sql"]),
+/// Pages whose blocks `readme` runs, and in which languages. Statements of SQL are run on every page.
+const RUN_HERE: [(&str, &[&str]); 6] = [
+    ("README.md", &["sh"]),
+    ("docs/ja/quickstart.md", &["sh"]),
+    ("docs/zh/quickstart.md", &["sh"]),
     ("docs/api.md", &["sh"]),
     ("docs/setup-alibaba.md", &["sh"]),
     ("docs/setup-zoloz.md", &["sh"]),
-    ("docs/operations.md", &["sql"]),
-    ("docs/runbooks.md", &["sql"]),
 ];
 
 /// Languages of what can be run, and of what only shows something.
@@ -30,7 +28,7 @@ fn root() -> &'static Path {
 }
 
 /// All pages, by their path below the root.
-fn pages() -> Vec<(String, String)> {
+pub fn pages() -> Vec<(String, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -54,33 +52,63 @@ fn pages() -> Vec<(String, String)> {
     found.into_iter().map(page).collect()
 }
 
-struct Block<'a> {
+pub struct Block<'a> {
     /// The line before it that is not empty.
     before: &'a str,
-    language: &'a str,
-    text: String,
+    pub language: &'a str,
+    pub text: &'a str,
+    /// Everything behind it.
+    pub after: &'a str,
     line: usize,
+}
+
+impl Block<'_> {
+    /// Whether it says that it is run elsewhere, or why it is not.
+    fn is_left_out(&self) -> bool {
+        ["<!-- not run: ", "<!-- run by ", "<!-- run: "].iter().any(|mark| self.before.starts_with(mark))
+    }
 }
 
 fn blocks(page: &str) -> Vec<Block<'_>> {
     let mut blocks = Vec::new();
-    let mut before = "";
-    let mut open: Option<Block<'_>> = None;
-    for (number, line) in page.lines().enumerate() {
-        match (&mut open, line.strip_prefix("```")) {
-            (None, Some(language)) => {
-                open = Some(Block { before, language, text: String::new(), line: number + 1 });
-            }
-            (Some(_), Some("")) => blocks.extend(open.take()),
-            (Some(block), _) => block.text += &format!("{line}\n"),
-            (None, None) => {}
+    let (mut before, mut at, mut number) = ("", 0, 0);
+    while let Some(line) = page[at..].split('\n').next().filter(|_| at < page.len()) {
+        number += 1;
+        let next = (at + line.len() + 1).min(page.len());
+        if let Some(language) = line.strip_prefix("```") {
+            // From the end of the opening line on, so that an empty one ends too.
+            let body = &page[next - 1..];
+            let end = body.find("\n```").unwrap_or_else(|| panic!("line {number}: a block is not closed"));
+            let (text, after) = (body[..end].trim_start_matches('\n'), &body[end + "\n```".len()..]);
+            blocks.push(Block { before, language, text, after, line: number });
+            number += text.lines().count() + 1;
+            at = page.len() - after.len() + after.find('\n').map_or(after.len(), |end| end + 1);
+            before = "```";
+            continue;
         }
         if !line.is_empty() {
             before = line;
         }
+        at = next;
     }
-    assert!(open.is_none(), "a block is not closed");
     blocks
+}
+
+/// What is run of a page: every block in this language that does not say otherwise.
+pub fn run_blocks<'a>(page: &'a str, language: &str) -> Vec<Block<'a>> {
+    let mut blocks = blocks(page);
+    blocks.retain(|block| block.language == language && !block.is_left_out());
+    blocks
+}
+
+/// The scripts that name a page.
+fn scripts_of(page: &str) -> Vec<(String, String)> {
+    let scripts = fs::read_dir(root().join("scripts")).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| {
+        let name = format!("scripts/{}", path.file_name().unwrap().to_str().unwrap());
+        Some((name, fs::read_to_string(path).ok()?))
+    };
+    scripts.filter_map(read).filter(|(_, text)| text.contains(page)).collect()
 }
 
 /// What is wrong with how a block says whether it is run.
@@ -93,20 +121,21 @@ fn complaint(page: &str, block: &Block<'_>) -> Option<&'static str> {
     if !RUNS.contains(&block.language) {
         return Some("has a language that nobody knows");
     }
-    let Some(mark) = block.before.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) else {
-        return Some("is neither run nor says why not: see CONTRIBUTING.md");
-    };
-    if mark == "run" {
+    if !block.is_left_out() {
         let here = RUN_HERE.iter().find(|(path, _)| *path == page);
-        let is_run = here.is_some_and(|(_, languages)| languages.contains(&block.language));
-        return (!is_run).then_some("is marked as run, but tests/it/readme.rs does not run it");
+        let is_run = block.language == "sql" || here.is_some_and(|(_, languages)| languages.contains(&block.language));
+        return (!is_run).then_some("is neither run nor says why not: see CONTRIBUTING.md");
     }
-    if let Some(script) = mark.strip_prefix("run by ") {
-        let is_run = fs::read_to_string(root().join(script)).is_ok_and(|text| text.contains(page));
-        return (!is_run).then_some("names a script that does not run this page");
+    let mark = block.before.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")).unwrap_or_default();
+    if let Some(reason) = mark.strip_prefix("not run: ") {
+        return (reason.len() < 10).then_some("says hardly why it is not run");
     }
-    let reason = mark.strip_prefix("not run: ").unwrap_or_default();
-    (reason.len() < 10).then_some("is neither run nor says why not: see CONTRIBUTING.md")
+    let is_run = match (mark.strip_prefix("run by "), mark.strip_prefix("run: ")) {
+        (Some(script), _) => scripts_of(page).iter().any(|(name, _)| name == script),
+        (_, Some(program)) => scripts_of(page).iter().any(|(_, text)| text.contains(program)),
+        _ => false,
+    };
+    (!is_run).then_some("is run by no script that names this page")
 }
 
 #[test]
@@ -122,21 +151,26 @@ fn every_block_that_could_be_run_is_run_or_says_why_not() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     let run = pages.iter().flat_map(|(_, text)| blocks(text)).filter(|block| RUNS.contains(&block.language)).count();
     assert!(run > 50, "only {run} blocks were found");
+    for (page, _) in RUN_HERE {
+        assert!(pages.iter().any(|(path, _)| path == page), "{page} is gone");
+    }
 }
 
 #[test]
 fn what_is_wrong_with_a_block_is_found() {
     let wrong = |page: &str, text: &str| blocks(text).iter().filter_map(|block| complaint(page, block)).count();
     for (page, text, count) in [
-        ("README.md", "<!-- run -->\n```sh\ntrue\n```", 0),
-        ("docs/logging.md", "<!-- run -->\n```sh\ntrue\n```", 1),
-        ("README.md", "```sh\ntrue\n```", 1),
-        ("README.md", "<!-- not run: it takes a month -->\n```sh\ntrue\n```", 0),
-        ("README.md", "<!-- not run: -->\n```sh\ntrue\n```", 1),
-        ("README.md", "```\ncurl http://127.0.0.1\n```\n\n```\nan answer\n```", 1),
+        ("README.md", "```sh\ntrue\n```", 0),
+        ("docs/logging.md", "```sh\ntrue\n```", 1),
+        ("docs/logging.md", "```sql\nSELECT 1\n```", 0),
+        ("docs/logging.md", "<!-- not run: it takes a month -->\n```sh\ntrue\n```", 0),
+        ("docs/logging.md", "<!-- not run: no -->\n```sh\ntrue\n```", 1),
+        ("docs/logging.md", "```\ncurl http://127.0.0.1\n```\n\n```\nan answer\n```", 1),
         ("README.md", "```shell\ntrue\n```", 1),
         ("docs/integration.md", "<!-- run by scripts/run-snippets -->\n```python\n1\n```", 0),
-        ("README.md", "<!-- run by scripts/run-snippets -->\n```python\n1\n```", 1),
+        ("docs/logging.md", "<!-- run by scripts/run-snippets -->\n```python\n1\n```", 1),
+        ("docs/webhooks.md", "<!-- run: receiver.py -->\n```python\n1\n```", 0),
+        ("docs/webhooks.md", "<!-- run: nobody.py -->\n```python\n1\n```", 1),
     ] {
         assert_eq!(wrong(page, text), count, "{page}: {text}");
     }
@@ -157,7 +191,7 @@ fn the_quick_starts_have_the_same_commands_in_each_language() {
     let text = |path: &str| &pages.iter().find(|(page, _)| page == path).unwrap().1;
     let english = text("README.md").split("\n## ").find(|part| part.starts_with("Try it step by step")).unwrap();
     let commands = |page: &str| -> Vec<(String, String)> {
-        blocks(page).iter().map(|block| (block.language.to_owned(), without_comments(&block.text))).collect()
+        blocks(page).iter().map(|block| (block.language.to_owned(), without_comments(block.text))).collect()
     };
     assert!(commands(english).len() >= 8);
     for path in ["docs/ja/quickstart.md", "docs/zh/quickstart.md"] {
