@@ -24,8 +24,10 @@ use super::api::register;
 use super::erasure::erase;
 use super::evidence::files;
 use super::support::app::{ACCOUNT, KEY, Setup, TestApp, zoloz_account};
+use super::support::receiver::{Answer as Answered, Receiver};
 
 const ZOLOZ: &str = "zoloz-sg";
+const WEBHOOK_SECRET: &str = "whsec_Q0FOQVJZLXNlY3JldC1vZi1hLXdlYmhvb2stISEhISE=";
 
 /// Where document data may be: in the answer as it came, and behind the scope `evidence`.
 const ANSWER: &[&str] = &["verdicts.answer", "raw"];
@@ -237,6 +239,9 @@ fn marks(zoloz: &ZolozKeys) -> Vec<Mark> {
         mark("document data of ZOLOZ", "CANARY-OCR", ANSWER),
         mark("message of ZOLOZ", "CANARY-ZOLOZ-MESSAGE", ANSWER),
         mark("message of an error", "CANARY-ERROR-MESSAGE", NOWHERE),
+        mark("secret of a webhook", &WEBHOOK_SECRET[6..], NOWHERE),
+        mark("query of a webhook's URL", "token=planted", NOWHERE),
+        mark("answer of a webhook", "CANARY-ANSWER", NOWHERE),
         mark("answer that is no answer", "CANARY-GARBAGE", NOWHERE),
         Mark {
             stays: true,
@@ -275,10 +280,13 @@ async fn no_planted_value_is_found_where_it_does_not_belong_and_none_after_the_e
     let keys = ZolozKeys::generate().unwrap();
     let marks = marks(&keys);
     assert!(marks.len() >= 40);
+    let receiver = Receiver::start().await;
+    let said = "user CANARY-ANSWER-0123456789@example.com, token: CANARY-ANSWER";
+    receiver.answer(Answered::Text(format!("200 X\r\ncontent-length: {}\r\n\r\n{said}", said.len())));
     let test = TestApp::with(Setup {
         server: "public_url = \"http://127.0.0.1:9\"".to_owned(),
         account: "qps = 100000\nreturn_images = true\ncallback_token = \"CANARY-ACCOUNT-TOKEN-01\"".to_owned(),
-        more: zoloz_account(ZOLOZ, &keys),
+        more: format!("{}\n{}", zoloz_account(ZOLOZ, &keys), receiver.section("app", &[WEBHOOK_SECRET], &[])),
         simulator: Settings { zoloz_keys: Some(keys), ..Settings::default() },
         ..Setup::default()
     })
@@ -474,7 +482,9 @@ async fn no_planted_value_is_found_where_it_does_not_belong_and_none_after_the_e
         let record = service.store.record(id.parse().unwrap()).await.unwrap();
         found.push(("Debug".to_owned(), format!("{record:?}").into_bytes()));
     }
-    let whole = format!("{:?} {:?} {:?}", service.store, service.callbacks, service.evidence);
+    assert!(receiver.count() > 0, "no event was sent");
+    assert!(receiver.received().iter().all(|request| request.body.len() < 400 && !request.body.contains("CANARY")));
+    let whole = format!("{:?} {:?} {:?} {:?}", service.store, service.callbacks, service.evidence, service.webhooks);
     found.push(("Debug".to_owned(), whole.into_bytes()));
     found.extend(tables(&pool).await);
     found.extend(stored(&test));
