@@ -15,6 +15,7 @@ mod serve;
 mod simulate;
 mod tail;
 mod verifications;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +64,9 @@ enum Command {
     Tail(tail::Arguments),
     /// Check that everything that was registered is accounted for.
     Reconcile(reconcile::Arguments),
+    /// Work with outgoing webhooks over the API of the running service.
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
     /// Print a script that completes this program's arguments in a shell.
     Completions(completions::Completions),
     /// Print the manual page, or write one for each command.
@@ -130,6 +134,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Completions(options) => completions::completions(&options),
         Command::Man(options) => completions::man(&options),
         Command::Reconcile(options) => reconcile::run(&environment, &options).await,
+        Command::Webhooks(command) => webhooks::run(&environment, &command).await,
         Command::Health => health::run(&configured(file, &environment)?).await,
     }
 }

@@ -1,11 +1,12 @@
 //! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, keep
-//! evidence, take a browser back, erase. The only writers of the store.
+//! evidence, take a browser back, deliver an event, erase. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
 pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
+pub mod deliver_event;
 pub mod erase;
 pub mod evidence;
 pub mod finals;
@@ -22,6 +23,7 @@ pub mod returns;
 #[cfg(test)]
 mod testing;
 pub mod wake;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use evidence::Evidence;
 use finals::Finals;
 use live::Live;
 use wake::Wakes;
+use webhooks::Webhooks;
 
 /// Everything that the service works with; clones share it.
 #[derive(Clone)]
@@ -56,6 +59,8 @@ pub struct Service {
     pub wakes: Wakes,
     pub live: Live,
     pub evidence: Evidence,
+    /// `None`: no endpoint is configured.
+    pub webhooks: Option<Webhooks>,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
 }
@@ -87,8 +92,15 @@ impl Service {
             wakes,
             live,
             evidence: Evidence::new(evidence),
+            webhooks: None,
             return_key: Arc::default(),
         }
+    }
+
+    /// With endpoints that are told of events. The store must write events for them.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: Option<Webhooks>) -> Self {
+        Self { webhooks, ..self }
     }
 
     /// Records the wish to ask the provider now.

@@ -10,8 +10,11 @@ mod at_risk;
 mod captures;
 mod checks;
 mod collect_jobs;
+mod deliveries;
+mod endpoints;
 mod erasures;
 mod error;
+mod events;
 mod evidence;
 mod feed_rechecks;
 mod hints;
@@ -24,6 +27,7 @@ mod receipts;
 mod rechecks;
 mod reconcile;
 mod records;
+mod replays;
 mod retention;
 mod returns;
 mod secrets;
@@ -44,8 +48,11 @@ pub use answers::{AnswerRead, Reader};
 pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
+pub use deliveries::{Attempt, AttemptEnd, LeasedDelivery};
+pub use endpoints::{DeliveryFilter, DeliveryRow, DeliveryState, EndpointRow};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
+pub use events::Subscriptions;
 pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
     OrphanedCapture, StoredEvidence,
@@ -60,6 +67,7 @@ pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, Provide
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};
 pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
+pub use replays::{ReplayFilter, Replayed};
 pub use retention::Retained;
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
@@ -85,6 +93,8 @@ const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_m
 pub struct Store {
     pool: PgPool,
     known: Arc<Known>,
+    /// `None`: nobody wants events.
+    subscriptions: Option<Subscriptions>,
 }
 
 impl Store {
@@ -109,7 +119,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        Self { pool, known: Arc::new(Known::default()) }
+        Self { pool, known: Arc::new(Known::default()), subscriptions: None }
     }
 
     /// Whether the database answers.

@@ -63,4 +63,6 @@ mod tail;
 #[cfg(feature = "simulator")]
 mod thirty_days;
 mod vectors;
+#[cfg(feature = "simulator")]
+mod webhooks;
 mod zoloz;
