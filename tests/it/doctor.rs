@@ -231,8 +231,13 @@ async fn faults_of_evidence_and_addresses_are_named() {
     let webhook = |url: &str| format!("\n[[webhooks]]\nname = \"app\"\nurl = \"{url}\"\nsecrets = [\"{secret}\"]\n");
     let unreachable = look().and(&webhook("http://127.0.0.1:1/idv?token=hunter2"));
     unreachable.finds(1, "webhooks.app", "http://127.0.0.1:1 cannot be reached", "start the receiver").await;
-    let (code, _) = look().and(&webhook(&test.public("/idv"))).findings().await;
-    assert_eq!(code, Some(0));
+    let reachable = look().and(&webhook(&test.public("/idv")));
+    assert_eq!(reachable.findings().await.0, Some(0));
+    let mut connection = PgConnection::connect_with(&test.database.options()).await.unwrap();
+    let disabled = "INSERT INTO endpoints (endpoint, disabled_at, disabled_reason) VALUES ('app', now(), 'it is gone')";
+    sqlx::query(disabled).execute(&mut connection).await.unwrap();
+    reachable.finds(1, "webhooks.app", "it is gone", "POST /webhooks/app/enable").await;
+    sqlx::query("DELETE FROM endpoints").execute(&mut connection).await.unwrap();
     // Its own public address.
     let url = look().with("[server]", &format!("[server]\npublic_url = \"{}\"", test.public("")));
     let (_, checks) = url.findings().await;

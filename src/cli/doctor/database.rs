@@ -7,7 +7,7 @@ use crate::app::Database;
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::domain::Trouble;
-use crate::store::{Migrations, Store};
+use crate::store::{EndpointRow, Migrations, Store};
 
 /// Leases and pace go by the database's clock, deadlines by this machine's.
 const LARGEST_DIFFERENCE: TimeDelta = TimeDelta::seconds(10);
@@ -49,7 +49,7 @@ pub async fn look(config: &Config, environment: &Environment) -> Vec<Finding> {
             let private = if is_private { ", a private one" } else { "" };
             found.push(Finding::ok("database", format!("Postgres {version}{private} answers")));
             let store = database.store(2);
-            look_inside(&store, &mut found).await;
+            look_inside(&store, config, &mut found).await;
             store.close().await;
         }
     }
@@ -75,7 +75,7 @@ fn not_opened(error: &anyhow::Error) -> Finding {
     Finding::fault("database", format!("{error:#}"), "see database.url")
 }
 
-async fn look_inside(store: &Store, found: &mut Vec<Finding>) {
+async fn look_inside(store: &Store, config: &Config, found: &mut Vec<Finding>) {
     match store.migrations().await {
         Ok(Migrations::Current) => found.push(Finding::ok("migrations", "the database is current")),
         Ok(Migrations::Pending(count)) => {
@@ -125,4 +125,32 @@ async fn look_inside(store: &Store, found: &mut Vec<Finding>) {
         }
         Err(error) => found.push(Finding::fault("accounts", super::told(&error), "see the log of Postgres")),
     }
+    match store.endpoints().await {
+        Ok(endpoints) => {
+            let configured = |row: &&EndpointRow| config.webhooks.iter().any(|webhook| webhook.name == row.endpoint);
+            found.extend(endpoints.iter().filter(configured).filter_map(endpoint));
+        }
+        Err(error) => found.push(Finding::fault("webhooks", super::told(&error), "see the log of Postgres")),
+    }
+}
+
+/// What the service knows of a webhook that does not go through.
+fn endpoint(row: &EndpointRow) -> Option<Finding> {
+    let check = format!("webhooks.{}", row.endpoint);
+    if let Some(at) = row.disabled_at {
+        let reason = row.disabled_reason.as_deref().unwrap_or("it answered 410");
+        return Some(Finding::fault(
+            check,
+            format!("it gets nothing since {}: {reason}", at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            format!("once the receiver is there again, POST /webhooks/{}/enable", row.endpoint),
+        ));
+    }
+    (row.failures > 0).then(|| {
+        let last = row.last_failure.as_deref().unwrap_or("no reason is known");
+        Finding::warning(
+            check,
+            format!("attempts that failed in a row: {}; the last: {last}", row.failures),
+            "GET /webhooks/deliveries tells more; they are repeated by themselves",
+        )
+    })
 }
