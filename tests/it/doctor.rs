@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
+use super::api::register_plain;
 use super::support::app::{Setup, TestApp, zoloz_account};
 use super::support::process::{Said, checkback, run};
 use super::support::scratch;
@@ -133,6 +134,23 @@ async fn an_account_that_the_service_has_as_failing_is_named() {
         SET failing_since = now(), failing_reason = 'bad_key', failing_code = 'InvalidAccessKeyId.Inactive'";
     assert_eq!(sqlx::query(failing).execute(&mut connection).await.unwrap().rows_affected(), 1);
     Look::at(&test).finds(1, ACCOUNT, "bad_key (InvalidAccessKeyId.Inactive)", "check access_key_id").await;
+}
+
+#[tokio::test]
+async fn transactions_of_another_region_are_told() {
+    let test = TestApp::start().await;
+    let tells = async || {
+        let (code, checks) = Look::at(&test).findings().await;
+        assert_eq!(code, Some(0), "{checks:?}");
+        checks.iter().any(|check| check["says"].as_str().unwrap().contains("does not know transactions"))
+    };
+    for n in 0..3 {
+        assert!(!tells().await, "one or two may be mistyped");
+        let id = register_plain(&test, &format!("of-another-region-{n}")).await;
+        test.collect(&id).await;
+        assert_eq!(test.final_verification(&id).await["status"], "unresolvable");
+    }
+    assert!(tells().await);
 }
 
 #[tokio::test]

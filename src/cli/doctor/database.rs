@@ -1,16 +1,22 @@
 //! The database: whether it answers, its migrations, its clock, and what it knows of accounts in trouble.
 
-use chrono::{SecondsFormat, TimeDelta};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::Finding;
 use crate::app::Database;
-use crate::clock::Clock;
-use crate::config::{Config, Environment};
-use crate::domain::Trouble;
-use crate::store::{EndpointRow, Migrations, Store};
+use crate::clock::{Clock, earlier};
+use crate::config::{AccountKind, Config, Environment};
+use crate::domain::{FinalStatus, Status, Trouble};
+use crate::store::{EndpointRow, Filter, Migrations, Store};
 
 /// Leases and pace go by the database's clock, deadlines by this machine's.
 const LARGEST_DIFFERENCE: TimeDelta = TimeDelta::seconds(10);
+
+/// How far back transactions are looked at, and how many that nobody knows are no accident.
+const LATELY: Duration = Duration::from_hours(24);
+const FEW: usize = 3;
 
 const TROUBLES: [Trouble; 8] = [
     Trouble::NoCredentials,
@@ -132,6 +138,11 @@ async fn look_inside(store: &Store, config: &Config, found: &mut Vec<Finding>) {
         }
         Err(error) => found.push(Finding::fault("accounts", super::told(&error), "see the log of Postgres")),
     }
+    for (name, account) in &config.accounts {
+        if matches!(account.kind, AccountKind::Alibaba(_)) {
+            found.extend(unknown_transactions(store, name, now).await);
+        }
+    }
     match store.endpoints().await {
         Ok(endpoints) => {
             let configured = |row: &&EndpointRow| config.webhooks.iter().any(|webhook| webhook.name == row.endpoint);
@@ -139,6 +150,28 @@ async fn look_inside(store: &Store, config: &Config, found: &mut Vec<Finding>) {
         }
         Err(error) => found.push(Finding::fault("webhooks", super::told(&error), "see the log of Postgres")),
     }
+}
+
+/// A region knows no transactions of another one, and says only that. One alone may be mistyped.
+async fn unknown_transactions(store: &Store, account: &str, now: DateTime<Utc>) -> Option<Finding> {
+    let filter = Filter {
+        status: Some(Status::Final(FinalStatus::Unresolvable)),
+        account: Some(account.to_owned()),
+        registered_after: Some(earlier(now, LATELY)),
+        limit: 20,
+        ..Filter::default()
+    };
+    // That the database answers is told above.
+    let refused = store.list(&filter).await.ok()?;
+    let unknown = refused.iter().filter(|record| record.last_error.as_deref() == Some("TransactionIdInvalid")).count();
+    (unknown >= FEW).then(|| {
+        Finding::warning(
+            format!("accounts.{account}"),
+            format!("the provider does not know transactions that were registered in the last day: at least {unknown}"),
+            "the app may start them in another region or with another account: region and access key must be those of \
+             its Initialize; afterwards `checkback verifications recheck --status unresolvable`",
+        )
+    })
 }
 
 /// What the service knows of a webhook that does not go through.
