@@ -22,11 +22,11 @@ pub struct Man {
     out: Option<PathBuf>,
 }
 
-pub fn completions(arguments: &Completions) -> Outcome {
+pub fn completions(arguments: &Completions) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "checkback", &mut script);
     output::line(String::from_utf8_lossy(&script).trim_end());
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 pub fn man(arguments: &Man) -> Outcome {

@@ -130,11 +130,11 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         #[cfg(feature = "simulator")]
         Command::Simulate(options) => simulate::run(&options).await,
         Command::Migrate => migrate::run(&configured(file, &environment)?, &environment).await,
-        Command::Doctor(options) => doctor::run(file, &environment, &options).await,
+        Command::Doctor(options) => Box::pin(doctor::run(file, &environment, &options)).await,
         Command::Config(options) => config::run(&configured(file, &environment)?, &options, &environment),
         Command::Verifications(command) => verifications::run(&environment, &command).await,
         Command::Tail(options) => tail::run(&environment, &options).await,
-        Command::Completions(options) => completions::completions(&options),
+        Command::Completions(options) => Ok(completions::completions(&options)),
         Command::Man(options) => completions::man(&options),
         Command::Reconcile(options) => reconcile::run(&environment, &options).await,
         Command::Webhooks(command) => webhooks::run(&environment, &command).await,

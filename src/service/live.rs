@@ -46,9 +46,9 @@ const PACE: Duration = Duration::from_millis(10);
 /// How long it waits for a transaction at first; it doubles up to [`POLL`].
 const MOMENT: Duration = Duration::from_millis(2);
 /// Rows that are read at a time.
-const BATCH: i64 = 500;
-/// Ids that are looked at in one step. An empty step doubles it: where retention has destroyed everything, nothing is.
-const STEP: i64 = 5000;
+const BATCH: i64 = 1000;
+/// Ids that are looked at in one step. An empty step doubles it, because retention leaves wide holes.
+const STEP: i64 = 1000;
 const LONGEST_STEP: i64 = 10_000_000;
 /// Listeners that read what was before at a time, so that they leave connections to others.
 const READERS: usize = 2;

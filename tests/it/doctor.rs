@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
+use super::api::register_plain;
 use super::support::app::{Setup, TestApp, zoloz_account};
 use super::support::process::{Said, checkback, run};
 use super::support::scratch;
@@ -136,6 +137,23 @@ async fn an_account_that_the_service_has_as_failing_is_named() {
 }
 
 #[tokio::test]
+async fn transactions_of_another_region_are_told() {
+    let test = TestApp::start().await;
+    let tells = async || {
+        let (code, checks) = Look::at(&test).findings().await;
+        assert_eq!(code, Some(0), "{checks:?}");
+        checks.iter().any(|check| check["says"].as_str().unwrap().contains("does not know transactions"))
+    };
+    for n in 0..3 {
+        assert!(!tells().await, "one or two may be mistyped");
+        let id = register_plain(&test, &format!("of-another-region-{n}")).await;
+        test.collect(&id).await;
+        assert_eq!(test.final_verification(&id).await["status"], "unresolvable");
+    }
+    assert!(tells().await);
+}
+
+#[tokio::test]
 async fn faults_of_credentials_are_named() {
     let test = TestApp::start().await;
     let look = || Look::at(&test);
@@ -231,8 +249,13 @@ async fn faults_of_evidence_and_addresses_are_named() {
     let webhook = |url: &str| format!("\n[[webhooks]]\nname = \"app\"\nurl = \"{url}\"\nsecrets = [\"{secret}\"]\n");
     let unreachable = look().and(&webhook("http://127.0.0.1:1/idv?token=hunter2"));
     unreachable.finds(1, "webhooks.app", "http://127.0.0.1:1 cannot be reached", "start the receiver").await;
-    let (code, _) = look().and(&webhook(&test.public("/idv"))).findings().await;
-    assert_eq!(code, Some(0));
+    let reachable = look().and(&webhook(&test.public("/idv")));
+    assert_eq!(reachable.findings().await.0, Some(0));
+    let mut connection = PgConnection::connect_with(&test.database.options()).await.unwrap();
+    let disabled = "INSERT INTO endpoints (endpoint, disabled_at, disabled_reason) VALUES ('app', now(), 'it is gone')";
+    sqlx::query(disabled).execute(&mut connection).await.unwrap();
+    reachable.finds(1, "webhooks.app", "it is gone", "POST /webhooks/app/enable").await;
+    sqlx::query("DELETE FROM endpoints").execute(&mut connection).await.unwrap();
     // Its own public address.
     let url = look().with("[server]", &format!("[server]\npublic_url = \"{}\"", test.public("")));
     let (_, checks) = url.findings().await;

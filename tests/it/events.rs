@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use checkback::service::live::{BEHIND, MOST_LISTENERS, Start};
 use checkback::simulator::{Complete, CreateTransaction};
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -181,10 +182,18 @@ async fn what_commits_late_comes_before_what_drew_its_id_later() {
     sqlx::query(INSERT).bind(&id).bind(2).execute(&mut *late).await.unwrap();
     let mut never = pool.begin().await.unwrap();
     sqlx::query(INSERT).bind(&id).bind(3).execute(&mut *never).await.unwrap();
-    // Far more than the loop's own look at the history takes.
     for n in 0..30 {
         register_plain(&test, &format!("later-{n}")).await;
     }
+    // Only a gap has the loop look for those who write.
+    let opened: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&pool).await.unwrap();
+    let noticed = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+        AND query LIKE '-- history_writers%' AND query_start > $1)";
+    test.until("the gap is noticed", async || {
+        let is_noticed: bool = sqlx::query_scalar(noticed).bind(opened).fetch_one(&pool).await.unwrap();
+        is_noticed.then_some(())
+    })
+    .await;
     // Who comes now finds the gap at the beginning.
     let mut resumed = Stream::after(&test, test.internal(""), here.position).await;
     never.rollback().await.unwrap();

@@ -1,16 +1,22 @@
 //! The database: whether it answers, its migrations, its clock, and what it knows of accounts in trouble.
 
-use chrono::{SecondsFormat, TimeDelta};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::Finding;
 use crate::app::Database;
-use crate::clock::Clock;
-use crate::config::{Config, Environment};
-use crate::domain::Trouble;
-use crate::store::{Migrations, Store};
+use crate::clock::{Clock, earlier};
+use crate::config::{AccountKind, Config, Environment};
+use crate::domain::{FinalStatus, Status, Trouble};
+use crate::store::{EndpointRow, Filter, Migrations, Store};
 
 /// Leases and pace go by the database's clock, deadlines by this machine's.
 const LARGEST_DIFFERENCE: TimeDelta = TimeDelta::seconds(10);
+
+/// How far back transactions are looked at, and how many that nobody knows are no accident.
+const LATELY: Duration = Duration::from_hours(24);
+const FEW: usize = 3;
 
 const TROUBLES: [Trouble; 8] = [
     Trouble::NoCredentials,
@@ -49,7 +55,7 @@ pub async fn look(config: &Config, environment: &Environment) -> Vec<Finding> {
             let private = if is_private { ", a private one" } else { "" };
             found.push(Finding::ok("database", format!("Postgres {version}{private} answers")));
             let store = database.store(2);
-            look_inside(&store, &mut found).await;
+            look_inside(&store, config, &mut found).await;
             store.close().await;
         }
     }
@@ -75,7 +81,7 @@ fn not_opened(error: &anyhow::Error) -> Finding {
     Finding::fault("database", format!("{error:#}"), "see database.url")
 }
 
-async fn look_inside(store: &Store, found: &mut Vec<Finding>) {
+async fn look_inside(store: &Store, config: &Config, found: &mut Vec<Finding>) {
     match store.migrations().await {
         Ok(Migrations::Current) => found.push(Finding::ok("migrations", "the database is current")),
         Ok(Migrations::Pending(count)) => {
@@ -132,4 +138,59 @@ async fn look_inside(store: &Store, found: &mut Vec<Finding>) {
         }
         Err(error) => found.push(Finding::fault("accounts", super::told(&error), "see the log of Postgres")),
     }
+    for (name, account) in &config.accounts {
+        if matches!(account.kind, AccountKind::Alibaba(_)) {
+            found.extend(unknown_transactions(store, name, now).await);
+        }
+    }
+    match store.endpoints().await {
+        Ok(endpoints) => {
+            let configured = |row: &&EndpointRow| config.webhooks.iter().any(|webhook| webhook.name == row.endpoint);
+            found.extend(endpoints.iter().filter(configured).filter_map(endpoint));
+        }
+        Err(error) => found.push(Finding::fault("webhooks", super::told(&error), "see the log of Postgres")),
+    }
+}
+
+/// A region knows no transactions of another one, and says only that. One alone may be mistyped.
+async fn unknown_transactions(store: &Store, account: &str, now: DateTime<Utc>) -> Option<Finding> {
+    let filter = Filter {
+        status: Some(Status::Final(FinalStatus::Unresolvable)),
+        account: Some(account.to_owned()),
+        registered_after: Some(earlier(now, LATELY)),
+        limit: 20,
+        ..Filter::default()
+    };
+    // That the database answers is told above.
+    let refused = store.list(&filter).await.ok()?;
+    let unknown = refused.iter().filter(|record| record.last_error.as_deref() == Some("TransactionIdInvalid")).count();
+    (unknown >= FEW).then(|| {
+        Finding::warning(
+            format!("accounts.{account}"),
+            format!("the provider does not know transactions that were registered in the last day: at least {unknown}"),
+            "the app may start them in another region or with another account: region and access key must be those of \
+             its Initialize; afterwards `checkback verifications recheck --status unresolvable`",
+        )
+    })
+}
+
+/// What the service knows of a webhook that does not go through.
+fn endpoint(row: &EndpointRow) -> Option<Finding> {
+    let check = format!("webhooks.{}", row.endpoint);
+    if let Some(at) = row.disabled_at {
+        let reason = row.disabled_reason.as_deref().unwrap_or("it answered 410");
+        return Some(Finding::fault(
+            check,
+            format!("it gets nothing since {}: {reason}", at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            format!("once the receiver is there again, POST /webhooks/{}/enable", row.endpoint),
+        ));
+    }
+    (row.failures > 0).then(|| {
+        let last = row.last_failure.as_deref().unwrap_or("no reason is known");
+        Finding::warning(
+            check,
+            format!("attempts that failed in a row: {}; the last: {last}", row.failures),
+            "GET /webhooks/deliveries tells more; they are repeated by themselves",
+        )
+    })
 }

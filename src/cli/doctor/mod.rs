@@ -97,7 +97,9 @@ pub async fn run(file: Option<&Path>, environment: &Environment, arguments: &Arg
         }
     };
     report.add(Finding::ok("configuration", "every key is known and every value can be used"));
-    addresses::of_settings(&loaded.config).into_iter().for_each(|finding| report.add(finding));
+    for finding in addresses::of_settings(&loaded.config) {
+        report.add(finding);
+    }
     look(&loaded, environment, &mut report).await;
     let is_well = report.end();
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
@@ -118,26 +120,26 @@ async fn look(loaded: &Loaded, environment: &Environment, report: &mut Report) {
         checks.push(Check::new(format!("webhooks.{}", webhook.name), addresses::webhook(webhook)));
     }
     let names: Vec<String> = checks.iter().map(|check| check.name.clone()).collect();
-    let mut names = names.iter();
     let mut results = futures_util::stream::iter(checks.into_iter().map(|check| check.look)).buffered(AT_A_TIME);
     let shows_progress = std::io::stderr().is_terminal();
-    while let Some(name) = names.next() {
+    for name in &names {
         let next = results.next();
         tokio::pin!(next);
-        let found = match tokio::time::timeout(SOON, &mut next).await {
-            Ok(found) => found,
-            Err(_) => {
-                if shows_progress {
-                    output::progress(&format!("looking at {name} …"));
-                }
-                let found = next.await;
-                if shows_progress {
-                    output::progress("");
-                }
-                found
+        let found = if let Ok(found) = tokio::time::timeout(SOON, &mut next).await {
+            found
+        } else {
+            if shows_progress {
+                output::progress(&format!("looking at {name} …"));
             }
+            let found = next.await;
+            if shows_progress {
+                output::progress("");
+            }
+            found
         };
-        found.into_iter().flatten().for_each(|finding| report.add(finding));
+        for finding in found.into_iter().flatten() {
+            report.add(finding);
+        }
     }
 }
 

@@ -126,7 +126,7 @@ fn as_json(message: &Message, body: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn body(data: Value) -> Value {
+    fn body(data: &Value) -> Value {
         let mut body = json!({ "type": "x", "timestamp": "2026-11-21T22:55:07.884852Z", "data": data });
         for (name, value) in [("id", "v1"), ("account", "alibaba-sg"), ("merchant_biz_id", "b1")] {
             body["data"][name] = value.into();
@@ -145,19 +145,19 @@ mod tests {
             ("evidence", json!({"state": "stored"}), false),
             ("registered", json!({}), false),
         ] {
-            assert_eq!(matters(event, &body(data)), expected, "{event}");
+            assert_eq!(matters(event, &body(&data)), expected, "{event}");
         }
     }
 
     #[test]
     fn a_line_says_when_what_where_and_who() {
         let plain = Show { json: false, everything: false, colours: false };
-        let failed = body(json!({"status": "failed", "sub_code": "204", "revision": 2}));
+        let failed = body(&json!({"status": "failed", "sub_code": "204", "revision": 2}));
         assert_eq!(
             plain.words("verdict", &failed),
             "2026-11-21T22:55:07Z  failed                alibaba-sg      v1  b1  sub_code 204  revision 2"
         );
-        let check = body(json!({"status": "collecting", "outcome": "unavailable", "code": "timeout", "attempt": 3}));
+        let check = body(&json!({"status": "collecting", "outcome": "unavailable", "code": "timeout", "attempt": 3}));
         assert_eq!(
             plain.words("check", &check),
             "2026-11-21T22:55:07Z  check unavailable     alibaba-sg      v1  b1  attempt 3 timeout"
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn programs_get_everything_on_one_line() {
         let message = Message { id: "7".into(), event: "verdict".into(), data: String::new() };
-        let line: Value = serde_json::from_str(&as_json(&message, &body(json!({"status": "passed"})))).unwrap();
+        let line: Value = serde_json::from_str(&as_json(&message, &body(&json!({"status": "passed"})))).unwrap();
         assert_eq!((&line["id"], &line["event"], &line["data"]["id"]), (&json!(7), &json!("verdict"), &json!("v1")));
     }
 }
