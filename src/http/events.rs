@@ -43,6 +43,31 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// What is told of a row's detail: how it went. Nothing of an answer but its code.
 const TOLD: [&str; 9] = ["action", "attempt", "code", "endpoint", "evidence", "outcome", "read", "result", "state"];
 
+/// What happens, as it happens
+///
+/// Server-sent events, one per change: `event` is a kind of history, `data` JSON with the ids and the status, `id`
+/// increases. `Last-Event-ID` goes on after that one, on any replica. Every 15 seconds something is sent, so that both
+/// sides know that the connection lives.
+#[utoipa::path(
+    get,
+    path = "/events",
+    operation_id = "listen_to_events",
+    tag = "service",
+    params(
+        ("kind" = Option<String>, Query, description = "Kinds of history, with commas between; all when absent.",
+            example = "verdict,erased"),
+        ("account" = Option<String>, Query, description = "Of this account alone."),
+        ("since" = Option<String>, Query, description = "A time, or so long ago, such as `2h`; now when absent."),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]*$",
+            description = "The id of the event that was seen last; it goes before `since`."),
+    ),
+    responses((status = 200, description = "The stream; it has no end.", body = String,
+        content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-store`")))),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["query_invalid", "overloaded", "database_unavailable"])),
+    ),
+)]
 pub async fn listen(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let now = api.service.clock.now();

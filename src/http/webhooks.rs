@@ -10,9 +10,12 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::auth::Scope;
 use super::error::FieldError;
+use super::openapi::requests::ReplayRequest;
+use super::openapi::words;
 use super::verifications::body::time;
 use super::verifications::list::{LIMIT, parse_limit, parse_time, text};
 use super::verifications::query::Query;
@@ -26,23 +29,44 @@ const REPLAYING: Duration = Duration::from_secs(20);
 /// Counting reads each event of the window, and a step of a replay may wait for others.
 const COUNTING: Duration = Duration::from_mins(1);
 
-#[derive(Serialize)]
-struct EndpointBody<'a> {
+/// How an endpoint fares.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+pub(super) struct EndpointBody<'a> {
     name: &'a str,
     /// Without what may be secret; null where it is not configured any more.
+    #[schema(required)]
     url: Option<&'a str>,
+    /// The types of events that it takes.
     events: Vec<&'static str>,
+    #[schema(schema_with = words::endpoint_state)]
     state: &'static str,
+    #[schema(required, format = DateTime)]
     disabled_at: Option<String>,
+    #[schema(required)]
     disabled_reason: Option<&'a str>,
+    /// Attempts in a row that failed.
     failures: u32,
+    #[schema(required, format = DateTime)]
     paused_until: Option<String>,
+    /// Deliveries that are still to be made.
     pending: i64,
+    /// Deliveries that were given up.
     failed: i64,
+    #[schema(required, format = DateTime)]
     next_due_at: Option<String>,
+    #[schema(required, format = DateTime)]
     last_success_at: Option<String>,
+    #[schema(required, format = DateTime)]
     last_failure_at: Option<String>,
+    #[schema(required)]
     last_failure: Option<&'a str>,
+}
+
+/// All endpoints that are configured or have deliveries.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Endpoints<'a> {
+    items: Vec<EndpointBody<'a>>,
 }
 
 fn render_endpoint<'a>(row: &'a EndpointRow, endpoint: Option<&'a Endpoint>) -> EndpointBody<'a> {
@@ -70,36 +94,72 @@ fn render_endpoint<'a>(row: &'a EndpointRow, endpoint: Option<&'a Endpoint>) -> 
     }
 }
 
-/// `GET /webhooks`
+/// How the endpoints of webhooks fare
+#[utoipa::path(
+    get,
+    path = "/webhooks",
+    operation_id = "list_endpoints",
+    tag = "webhooks",
+    responses((status = 200, description = "All of them.", body = Endpoints)),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["query_invalid", "database_unavailable"])),
+    ),
+)]
 pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     Query::of(&uri).finish()?;
     let rows = answered(api.service.store.endpoints()).await?;
     let body = |row| render_endpoint(row, api.service.endpoint(&row.endpoint).map(AsRef::as_ref));
-    Ok(Json(json!({ "items": rows.iter().map(body).collect::<Vec<_>>() })).into_response())
+    Ok(Json(Endpoints { items: rows.iter().map(body).collect() }).into_response())
 }
 
-#[derive(Serialize)]
+/// One event on its way to one endpoint.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Delivery)]
 struct DeliveryBody<'a> {
+    /// `webhook-id` of each attempt.
     event_id: String,
     endpoint: &'a str,
+    #[schema(format = "uuid")]
     verification_id: String,
     r#type: &'a str,
+    #[schema(format = DateTime)]
     occurred_at: String,
+    #[schema(schema_with = words::delivery_state)]
     status: &'a str,
     attempts: u32,
+    /// How often it was begun anew.
     replays: u32,
+    #[schema(required, format = DateTime)]
     next_attempt_at: Option<String>,
+    #[schema(required)]
     last_attempt: Option<LastAttempt<'a>>,
+    #[schema(required, format = DateTime)]
     ended_at: Option<String>,
 }
 
-#[derive(Serialize)]
+/// How the last attempt went.
+#[derive(Serialize, ToSchema)]
 struct LastAttempt<'a> {
+    #[schema(format = DateTime)]
     at: String,
+    #[schema(required)]
     result: Option<&'a str>,
+    /// Of the answer, if there was one.
+    #[schema(required)]
     status: Option<i32>,
+    #[schema(required)]
     duration_ms: Option<i64>,
+}
+
+/// One page.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Deliveries<'a> {
+    items: Vec<DeliveryBody<'a>>,
+    /// Send it as `cursor` for the next page; null on the last.
+    #[schema(required)]
+    next_cursor: Option<String>,
 }
 
 impl<'a> From<&'a DeliveryRow> for DeliveryBody<'a> {
@@ -126,7 +186,25 @@ impl<'a> From<&'a DeliveryRow> for DeliveryBody<'a> {
     }
 }
 
-/// `GET /webhooks/deliveries`
+/// List deliveries, newest first
+#[utoipa::path(
+    get,
+    path = "/webhooks/deliveries",
+    operation_id = "list_deliveries",
+    tag = "webhooks",
+    params(
+        ("endpoint" = Option<String>, Query, max_length = 128, pattern = "^[^\\x00]*$"),
+        ("status" = Option<String>, Query, extensions(("x-enum" = json!(words::delivery_states()))), example = "failed"),
+        ("verification_id" = Option<String>, Query, format = "uuid"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Items of a page; 50 when absent.", example = 50),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page.", body = Deliveries)),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["query_invalid", "database_unavailable"])),
+    ),
+)]
 pub async fn deliveries(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let mut query = Query::of(&uri);
@@ -151,8 +229,8 @@ pub async fn deliveries(State(api): State<Api>, uri: Uri, headers: HeaderMap) ->
     let has_more = rows.len() > most;
     rows.truncate(most);
     let next_cursor = rows.last().filter(|_| has_more).map(|last| last.id.to_string());
-    let items: Vec<_> = rows.iter().map(DeliveryBody::from).collect();
-    Ok(Json(json!({ "items": items, "next_cursor": next_cursor })).into_response())
+    let items = rows.iter().map(DeliveryBody::from).collect();
+    Ok(Json(Deliveries { items, next_cursor }).into_response())
 }
 
 type PathName = Result<Path<String>, PathRejection>;
@@ -161,7 +239,21 @@ fn name(path: PathName) -> Result<String, Problem> {
     path.map(|Path(name)| name).map_err(|_| Problem::endpoint_unknown())
 }
 
-/// `POST /webhooks/{name}/enable`
+/// Enable an endpoint again
+///
+/// One that answered 410, or is paused after failures, gets its deliveries again at once.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{name}/enable",
+    operation_id = "enable_endpoint",
+    tag = "webhooks",
+    params(("name" = String, Path, description = "Of an endpoint in the configuration.", example = "merchant-app")),
+    responses((status = 200, description = "As it stands.", body = EndpointBody)),
+    extensions(
+        ("x-required-scope" = json!("operate")),
+        ("x-problems" = json!(["endpoint_unknown", "database_unavailable"])),
+    ),
+)]
 pub async fn enable(State(api): State<Api>, path: PathName, headers: HeaderMap) -> Result<Response, Problem> {
     let by = api.keys.require(&headers, Scope::Operate)?;
     let name = name(path)?;
@@ -173,19 +265,44 @@ pub async fn enable(State(api): State<Api>, path: PathName, headers: HeaderMap) 
     Ok(Json(render_endpoint(row, api.service.endpoint(&name).map(AsRef::as_ref))).into_response())
 }
 
-/// `POST /webhooks/{name}/test`
+/// Send a test event, signed
+#[utoipa::path(
+    post,
+    path = "/webhooks/{name}/test",
+    operation_id = "test_endpoint",
+    tag = "webhooks",
+    params(("name" = String, Path, description = "Of an endpoint in the configuration.", example = "merchant-app")),
+    responses((status = 200, description = "How it went.", body = Tested)),
+    extensions(("x-required-scope" = json!("operate")), ("x-problems" = json!(["endpoint_unknown"]))),
+)]
 pub async fn test(State(api): State<Api>, path: PathName, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Operate)?;
     let sent = api.service.test_endpoint(&name(path)?).await.ok_or_else(Problem::endpoint_unknown)?;
     let failure = sent.end.as_ref().err();
-    Ok(Json(json!({
-        "result": failure.map_or("delivered", |error| error.code()),
-        "status": sent.status,
-        "reason": failure.map(ToString::to_string),
-        "duration_ms": u64::try_from(sent.duration.as_millis()).unwrap_or(u64::MAX),
-        "answer": sent.answer,
-    }))
-    .into_response())
+    let body = Tested {
+        result: failure.map_or("delivered", |error| error.code()),
+        status: sent.status,
+        reason: failure.map(ToString::to_string),
+        duration_ms: u64::try_from(sent.duration.as_millis()).unwrap_or(u64::MAX),
+        answer: sent.answer,
+    };
+    Ok(Json(body).into_response())
+}
+
+/// How a test event was taken.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Tested {
+    #[schema(schema_with = words::text)]
+    result: &'static str,
+    /// Of the answer, if there was one.
+    #[schema(required)]
+    status: Option<u16>,
+    #[schema(required)]
+    reason: Option<String>,
+    duration_ms: u64,
+    /// Its first bytes, without what may be secret.
+    #[schema(required)]
+    answer: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -202,17 +319,48 @@ struct Wish {
     unknown: Map<String, Value>,
 }
 
-/// `POST /webhooks/replay`
+/// Deliver events anew
+///
+/// Of one event, one verification, or a window of one endpoint.
+#[utoipa::path(
+    post,
+    path = "/webhooks/replay",
+    operation_id = "replay_events",
+    tag = "webhooks",
+    request_body(content = ReplayRequest, example = json!({
+        "endpoint": "merchant-app", "since": "2026-11-21T00:00:00Z", "dry_run": true})),
+    responses((status = 200, description = "With `dry_run` how many it would be.", body = Replayed)),
+    extensions(
+        ("x-required-scope" = json!("operate")),
+        ("x-problems" = json!([
+            "body_malformed", "body_unsupported", "body_too_large", "body_invalid", "database_unavailable",
+        ])),
+    ),
+)]
 pub async fn replay(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let by = api.keys.require(&parts.headers, Scope::Operate)?;
     let (filter, dry_run) = parse(&api, body::json::<Value>(&parts.headers, content).await?)?;
     if dry_run {
         let matched = answered_within(COUNTING, api.service.store.count_replay(&filter)).await?;
-        return Ok(Json(json!({ "matched": matched })).into_response());
+        return Ok(Json(Replayed::Counted { matched }).into_response());
     }
     let (begun, complete) = answered_within(COUNTING, api.service.replay(&filter, by, REPLAYING)).await?;
-    Ok(Json(json!({ "begun": begun, "complete": complete })).into_response())
+    Ok(Json(Replayed::Begun { begun, complete }).into_response())
+}
+
+/// What a replay does, or would do.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Replayed {
+    Counted {
+        matched: i64,
+    },
+    /// Where not `complete`, send the same again.
+    Begun {
+        begun: i64,
+        complete: bool,
+    },
 }
 
 /// What begins anew, and whether only to count.

@@ -19,7 +19,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
 use super::auth::Scope;
 use super::{
-    Api, Problem, callbacks, docs, health, metrics, problem_body, rechecks, reconcile, returns, verifications,
+    Api, Problem, callbacks, docs, events, health, metrics, problem_body, rechecks, reconcile, returns, verifications,
+    webhooks,
 };
 
 const DESCRIPTION: &str = "\
@@ -41,6 +42,7 @@ as absent. A request that can be read as GET can be sent as HEAD too.";
     tags(
         (name = "verifications", description = "Register, read, ask again, erase."),
         (name = "rechecks", description = "Ask again about many."),
+        (name = "webhooks", description = "What is sent to your own services, and sending it again."),
         (name = "callbacks", description = "What the provider and the person's browser reach."),
         (name = "service", description = "Health, metrics, and this document."),
     ),
@@ -59,6 +61,12 @@ as absent. A request that can be read as GET can be sent as HEAD too.";
         rechecks::show,
         rechecks::stop,
         reconcile::reconcile,
+        events::listen,
+        webhooks::list,
+        webhooks::deliveries,
+        webhooks::replay,
+        webhooks::enable,
+        webhooks::test,
         callbacks::accept,
         callbacks::accept_posted,
         returns::go_on,

@@ -40,6 +40,7 @@ pub fn one_of_each() -> Vec<Problem> {
             "It is passed. To ask the provider again all the same, send {\"recheck\":true} with a key that has the \
              scope operate.",
         ),
+        Problem::endpoint_unknown(),
         Problem::account_unknown(),
         Problem::transaction_unknown(),
         Problem::callback_token_mismatch(),

@@ -95,6 +95,27 @@ pub struct RecheckFilter {
     registered_before: Option<String>,
 }
 
+/// Exactly one of `event_id`, `verification_id` and `endpoint`; the other members go with `endpoint` alone.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayRequest {
+    event_id: Option<String>,
+    #[schema(format = "uuid")]
+    verification_id: Option<String>,
+    /// The name of an endpoint in the configuration.
+    endpoint: Option<String>,
+    /// What happened at this time or later; required with `endpoint`.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    /// Before this time. Absent: now.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// Types of events. Absent: those that the endpoint takes.
+    types: Option<Vec<String>>,
+    /// Only count. Absent: false.
+    dry_run: Option<bool>,
+}
+
 /// What a provider sends. Names are matched without regard to case; unknown ones are ignored.
 #[derive(ToSchema)]
 pub struct CallbackRequest {

@@ -6,7 +6,7 @@ use utoipa::openapi::{RefOr, Schema};
 use crate::domain::history::HistoryKind;
 use crate::domain::risk::RiskKind;
 use crate::domain::{EvidenceKind, EvidenceState, FinalStatus, Status};
-use crate::store::{Discrepancy, EvidencePart, ProviderPart, RecheckState};
+use crate::store::{DeliveryState, Discrepancy, EvidencePart, ProviderPart, RecheckState};
 
 /// A schema as it stands in the document.
 fn schema(value: Value) -> RefOr<Schema> {
@@ -61,12 +61,28 @@ pub fn discrepancy() -> RefOr<Schema> {
     words(&Discrepancy::ALL.map(Discrepancy::as_str))
 }
 
+pub fn delivery_states() -> Vec<&'static str> {
+    DeliveryState::ALL.iter().map(|state| state.as_str()).collect()
+}
+
+pub fn delivery_state() -> RefOr<Schema> {
+    words(&delivery_states())
+}
+
+pub fn endpoint_state() -> RefOr<Schema> {
+    words(&["ok", "failing", "disabled", "not_configured"])
+}
+
 pub fn accepted() -> RefOr<Schema> {
     words(&["accepted"])
 }
 
 pub fn unmatched() -> RefOr<Schema> {
     words(&["unmatched"])
+}
+
+pub fn text() -> RefOr<Schema> {
+    schema(json!({ "type": "string" }))
 }
 
 pub fn alive() -> RefOr<Schema> {

@@ -41,7 +41,7 @@ async fn url(test: &TestApp, operation: &Operation, is_public: bool) -> String {
 
 #[tokio::test]
 async fn every_operation_is_refused_exactly_for_the_keys_that_the_document_says() {
-    let keys: String = SCOPES.iter().map(|scope| key(scope, &only(scope), &[scope])).collect();
+    let keys: String = SCOPES.iter().map(|scope| key(scope, &only(scope), &[*scope])).collect();
     let revoked = key("revoked", REVOKED, &SCOPES);
     let mut test = TestApp::with(Setup { more: keys + &revoked, ..Setup::default() }).await;
     let with_it = test.http.get(test.internal("/verifications")).bearer_auth(REVOKED).send().await.unwrap();

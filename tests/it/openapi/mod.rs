@@ -89,7 +89,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The methods in the arguments of a `.route("…", …)`, up to its end.
 fn methods(arguments: &str) -> BTreeSet<String> {
     let mut depth = 1;
-    let end = arguments.find(|letter| {
+    let end = arguments.find(|letter: char| {
         depth += match letter {
             '(' => 1,
             ')' => -1,
@@ -165,7 +165,7 @@ fn every_operation_says_what_it_is_and_who_may_call_it() {
         let placeholders: BTreeSet<_> =
             operation.path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
         let named: BTreeSet<_> =
-            operation.parameters("path").iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+            operation.parameters("path").into_iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
         assert_eq!(named, placeholders, "{id}");
     }
 }
