@@ -87,6 +87,7 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/verifications", get(verifications::list::list).post(verifications::register::register))
         .route("/verifications/{id}", get(verifications::show::show).delete(verifications::erase::erase))
         .route("/verifications/{id}/history", get(verifications::history::history))
+        .route("/verifications/{id}/why", get(verifications::why::why))
         .route("/verifications/{id}/raw", get(verifications::raw::raw))
         .route("/verifications/{id}/evidence/{kind}", get(verifications::evidence::evidence))
         .route("/verifications/{id}/collect", post(verifications::collect::collect))

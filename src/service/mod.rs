@@ -15,12 +15,14 @@ pub mod polls;
 pub mod read_answer;
 pub mod recheck;
 pub mod reconcile;
+pub mod refused;
 pub mod register;
 pub mod retention;
 pub mod returns;
 #[cfg(test)]
 mod testing;
 pub mod wake;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

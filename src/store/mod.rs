@@ -19,6 +19,7 @@ mod initializations;
 mod known;
 mod lease_due;
 mod migrate;
+mod overview;
 mod receipts;
 mod rechecks;
 mod reconcile;
@@ -29,6 +30,7 @@ mod secrets;
 mod signals;
 mod take_hints;
 mod verifications;
+mod why;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,7 @@ pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use migrate::{MigrationError, Migrations};
+pub use overview::{Happened, OpenCount, RecentVerdict, Unmatched};
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};
@@ -63,6 +66,7 @@ pub use returns::Returned;
 pub use signals::{Signal, Signals};
 pub use take_hints::{Nudged, TakenHints};
 pub use verifications::{NewVerification, Registered};
+pub use why::{LostInitialization, Surroundings, VideoWork, Work};
 
 /// How long a request waits for a connection before it is told that the database does not answer.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -20,6 +20,8 @@ mod cli;
 mod client;
 #[cfg(feature = "simulator")]
 mod codes;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod console;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
@@ -57,4 +59,6 @@ mod support;
 #[cfg(feature = "simulator")]
 mod thirty_days;
 mod vectors;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod why;
 mod zoloz;

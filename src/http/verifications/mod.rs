@@ -12,6 +12,7 @@ pub mod query;
 pub mod raw;
 pub mod register;
 pub mod show;
+pub mod why;
 
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
