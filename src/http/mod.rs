@@ -5,6 +5,7 @@
 mod auth;
 mod body;
 mod callbacks;
+mod console;
 mod error;
 mod field_error;
 mod health;
@@ -34,6 +35,7 @@ use crate::lifecycle::Tasks;
 use crate::service::Service;
 
 pub use auth::{Key, Keys, Scope};
+pub use console::{Console, Setting};
 pub use error::{CODES, Problem};
 use metrics::CountLayer;
 pub use server::serve;
@@ -54,6 +56,7 @@ pub struct Parts {
     /// `/metrics` needs no key.
     pub open_metrics: bool,
     pub metrics: PrometheusHandle,
+    pub console: Console,
     /// Waiting requests are answered early when these stop.
     pub tasks: Tasks,
 }
@@ -96,7 +99,8 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/reconcile", get(reconcile::reconcile))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready));
+        .route("/readyz", get(health::ready))
+        .merge(console::router());
     // Outermost, so that answers of no route carry the id too.
     finish(router, api, "internal").layer(middleware::from_fn_with_state(api.clone(), request_id))
 }

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::cases::{ALIBABA, WITHOUT_TOKEN, ZOLOZ, ZOLOZ_AK_SK, ZOLOZ_WRONG_KEY};
 use crate::app::{App, Database, Options};
 use crate::clock::Clock;
-use crate::config::{Config, Environment, load_text};
+use crate::config::{Environment, Loaded, describe, load_text};
 use crate::entropy::Entropy;
 use crate::lifecycle::Tasks;
 use crate::simulator::{ClockMove, Settings, Simulator, ZolozCredentials, ZolozKeys};
@@ -37,7 +37,7 @@ pub struct Stage {
     pub entropy: Entropy,
     clock: Clock,
     environment: Environment,
-    config: Config,
+    loaded: Loaded,
     app: Mutex<Option<App>>,
     tasks: Tasks,
     // Dropped in this order: the folder goes after the server that works in it.
@@ -76,8 +76,8 @@ impl Stage {
             zoloz: &credentials(&simulator.zoloz_keys())?,
             other: &credentials(&ZolozKeys::generate()?)?,
         })?;
-        let config = load_text("demo", &text, &environment)?.config;
-        let database = Database::open_throwaway(&config, &environment).await?;
+        let loaded = load_text("demo", &text, &environment)?;
+        let database = Database::open_throwaway(&loaded.config, &environment).await?;
         let tasks = Tasks::new();
         let (serving, stopping) = (simulator.clone(), tasks.stopping());
         tasks.spawn(async move {
@@ -94,7 +94,7 @@ impl Stage {
             entropy,
             clock: Clock::jumping(),
             environment,
-            config,
+            loaded,
             app: Mutex::new(None),
             tasks,
             database,
@@ -112,7 +112,7 @@ impl Stage {
 
     /// The ports are held until the last moment: another demo may be starting beside this one.
     async fn prepare(&self, held: (StdListener, StdListener)) -> anyhow::Result<()> {
-        let store = self.database.store(self.config.database.max_connections);
+        let store = self.database.store(self.loaded.config.database.max_connections);
         store.migrate().await?;
         store.close().await;
         drop(held);
@@ -120,8 +120,13 @@ impl Stage {
     }
 
     async fn start(&self) -> anyhow::Result<()> {
-        let options = Options { clock: self.clock.clone(), entropy: self.entropy.clone(), ..Options::default() };
-        let app = App::start(&self.config, &self.environment, &self.database, options).await?;
+        let options = Options {
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            settings: describe(&self.loaded),
+            ..Options::default()
+        };
+        let app = App::start(&self.loaded.config, &self.environment, &self.database, options).await?;
         *self.app.lock().await = Some(app);
         Ok(())
     }
