@@ -23,8 +23,9 @@ const MAY_USE: [(&str, &[&str]); 6] = [
 const USE_ANYTHING: [&str; 5] = ["main", "lib", "cli", "app", "rotation"];
 
 /// What may stand only in files whose path begins so.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 9] = [
     ("axum::", &["http/", "simulator/"]),
+    ("maud::", &["http/console/"]),
     ("sqlx::", &["store/", "app/", "private_postgres/"]),
     ("reqwest::", &["provider/http.rs", "evidence/", "simulator/"]),
     ("opendal::", &["evidence/"]),

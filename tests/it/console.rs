@@ -322,7 +322,7 @@ async fn evidence_is_shown_by_a_form_that_is_recorded_and_by_nothing_else() {
     let one = format!("/console/verifications/{id}");
     let reads = async || {
         let history = test.history(&id).await;
-        history.iter().filter(|item| item["key"] == "test" && item["kind"] == "evidence").count()
+        history.iter().filter(|item| item["by"] == "test" && item["read"].is_string()).count()
     };
     let page = browser.page(&one).await;
     assert!(page.contains("/evidence/face_image") && !page.contains("<img"), "{page}");

@@ -7,12 +7,13 @@ use maud::{Markup, html};
 
 use super::Page;
 use super::chart::meter;
-use super::layout::{self, Place, span_or_dash, table, when};
+use super::layout::{self, Place, lasting, span_or_dash, table, when};
 use super::now::{Overview, overview};
 use super::viewer::viewer;
 use crate::domain::Trouble;
 use crate::http::{Api, answered};
 use crate::service::account::Account;
+use crate::service::why::span;
 use crate::store::AccountHealth;
 
 /// An account and how it is.
@@ -57,7 +58,7 @@ pub fn health_cell(condition: &Condition<'_>, now: DateTime<Utc>) -> Markup {
     let Some(health) = &condition.health else { return html! { span.state.warn { "unknown" } } };
     if let Some(failing) = &health.failing {
         return html! {
-            span.state.bad { "failing" } " " (failing.reason) " (" code { (failing.code) } ") for " (when(failing.since, now))
+            span.state.bad { "failing" } " " (failing.reason) " (" code { (failing.code) } ") for " (span(now - failing.since))
         };
     }
     match health.hold_until.filter(|until| *until > now) {
@@ -79,7 +80,7 @@ pub async fn page(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Page 
     let gone: Vec<&str> = gone.map(|health| health.account.as_str()).collect();
     let content = html! {
         h1 { "Accounts" }
-        div #accounts data-live {
+        div.two #accounts data-live {
             @if sections.is_empty() { p.calm { "No account is configured: see [accounts.…] in the configuration." } }
             @for section in &sections { (section) }
             @if !gone.is_empty() {
@@ -97,6 +98,7 @@ fn section(api: &Api, condition: &Condition<'_>, rate: Option<f64>, now: DateTim
     let account = condition.account;
     let interval = account.pacing.poll_interval();
     let prefix = format!("accounts.{}.", account.name);
+    let is_zoloz = api.console.section(&prefix).any(|(name, setting)| name == "kind" && setting.value == "zoloz");
     let rows = html! {
         @for (name, setting) in api.console.section(&prefix) {
             tr { th scope="row" { code { (name) } } td { code { (setting.value) } } td.muted { (setting.origin) } }
@@ -113,7 +115,7 @@ fn section(api: &Api, condition: &Condition<'_>, rate: Option<f64>, now: DateTim
             }
             dl.facts {
                 dt { "Calls" }
-                dd { (meter(&condition.used(), "", condition.percent())) " " (condition.used()) }
+                dd { (meter(&condition.used(), "small", condition.percent())) (condition.used()) }
                 @if let Some(rate) = rate.filter(|rate| *rate < f64::from(account.qps) - 0.05) {
                     dt { "Lowered by throttling to" } dd { (format!("{rate:.1}")) " calls / s" }
                 }
@@ -124,16 +126,17 @@ fn section(api: &Api, condition: &Condition<'_>, rate: Option<f64>, now: DateTim
                 dt { "Polls" }
                 dd {
                     @if interval.is_zero() { "on schedule" } @else {
-                        "stretched: each that waits is polled every " (humantime::format_duration(interval))
+                        "stretched: each that waits is polled every " (lasting(interval))
                         "; a higher " code { "qps" } " would help"
                     }
                 }
-                dt { "Result is deleted after" } dd { (humantime::format_duration(account.result_retention)) }
-                dt { "Video is deleted after" } dd { (humantime::format_duration(account.video_retention)) }
-                dt { "Given up after" } dd { (humantime::format_duration(account.give_up_after)) }
+                dt { "Result is deleted after" } dd { (lasting(account.result_retention)) }
+                @if !is_zoloz { dt { "Video is deleted after" } dd { (lasting(account.video_retention)) } }
+                dt { "Given up after" } dd { (lasting(account.give_up_after)) }
                 dt { "Callbacks" }
                 dd {
                     @match &account.starting.callback_url {
+                        _ if is_zoloz => { "its provider makes none" }
                         Some(url) => { code { (url.as_str()) } }
                         None => { "the provider cannot reach this service: " code { "server.public_url" } " is not set, or is no https" }
                     }

@@ -1,5 +1,7 @@
 //! What all pages share: the frame, the way between them, and how times, states and names look.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -28,6 +30,9 @@ const PLACES: [(Place, &str, &str); 6] = [
     (Place::Accounts, "/console/accounts", "Accounts"),
     (Place::Configuration, "/console/configuration", "Configuration"),
 ];
+
+/// From here on a date says more than a span.
+const FAR: TimeDelta = TimeDelta::days(2);
 
 /// How often a page with parts that change is looked at again.
 const SECONDS: u32 = 5;
@@ -139,10 +144,16 @@ pub fn clock(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(exact(at)) { (at.format("%Y-%m-%d %H:%M:%S")) } }
 }
 
-/// How far it is away, with the time itself when it is pointed at.
+/// How far it is away, or the date where that is days; with the time itself when it is pointed at.
 pub fn when(at: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
     let away = if at > now { format!("in {}", span(at - now)) } else { format!("{} ago", span(now - at)) };
-    html! { time datetime=(exact(at)) title=(exact(at)) { (away) } }
+    let said = if (at - now).abs() < FAR { away } else { at.format("%Y-%m-%d %H:%M").to_string() };
+    html! { time datetime=(exact(at)) title=(exact(at)) { (said) } }
+}
+
+/// A setting that is a time.
+pub fn lasting(time: Duration) -> String {
+    span(TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX))
 }
 
 /// A time span, or a dash.
@@ -190,5 +201,6 @@ mod tests {
         let at = |second| DateTime::from_timestamp(second, 0).unwrap();
         assert!(when(at(100), at(352)).into_string().contains(">4m 12s ago<"));
         assert!(when(at(400), at(352)).into_string().contains(">in 48s<"));
+        assert!(when(at(0), at(1_000_000)).into_string().contains(">1970-01-01 00:00<"));
     }
 }

@@ -163,8 +163,8 @@ fn verdict_of_the_day(overview: &Overview, conditions: &[Condition<'_>]) -> Mark
     let [videos, results] = &overview.at_risk;
     let at_risk = videos.len() + results.len();
     let (class, text) = if !failing.is_empty() {
-        let verb = if failing.len() == 1 { "account is" } else { "accounts are" };
-        ("bad", format!("{} {verb} failing: {}. Their work waits.", failing.len(), failing.join(", ")))
+        let (verb, whose) = if failing.len() == 1 { ("account is", "Its") } else { ("accounts are", "Their") };
+        ("bad", format!("{} {verb} failing: {}. {whose} work waits.", failing.len(), failing.join(", ")))
     } else if at_risk > 0 {
         ("warn", "Something may be lost: see below what has the least time left.".to_owned())
     } else if conditions.is_empty() {
@@ -195,9 +195,9 @@ fn tiles(overview: &Overview) -> Markup {
             @for (kind, name) in [("registered", "registered / s"), ("callback", "callbacks / s"), ("check", "checks / s"), ("verdict", "verdicts / s")] {
                 div.tile.rate { span.figure { (rate(kind)) } span.name { (name) } }
             }
-            @if let Some(rows) = overview.estimated {
-                div.tile.rate { span.figure { "≈ " (number(rows)) } span.name { "verifications in all" } }
-            }
+        }
+        @if let Some(rows) = overview.estimated {
+            p.muted { "About " (number(rows)) " verifications in all." }
         }
     }
 }
@@ -236,7 +236,7 @@ fn accounts(conditions: &[Condition<'_>], now: DateTime<Utc>) -> Markup {
                 th scope="row" { a href={ "/console/accounts#" (condition.name()) } { (condition.name()) } }
                 td { (health_cell(condition, now)) }
                 td.wide { (meter(&condition.used(), "", condition.percent())) span.muted { (condition.used()) } }
-                td.number { (span_or_dash(condition.oldest_due.map(|due_at| now - due_at))) }
+                td { (span_or_dash(condition.oldest_due.map(|due_at| now - due_at))) }
             }
         }
     };
@@ -267,7 +267,7 @@ fn charts(overview: &Overview) -> Markup {
     let length = span(span_of.length());
     let said = format!("Verdicts of the last {length}: {passed} passed, {failed} failed, {other} others");
     let typical = typical.map_or_else(|| "–".to_owned(), milliseconds);
-    let delay = format!("From the callback to the verdict, in the middle: {typical}");
+    let delay = format!("Half of the verdicts came within {typical} of the callback");
     html! {
         div.two {
             figure.card {
@@ -278,7 +278,7 @@ fn charts(overview: &Overview) -> Markup {
             figure.card {
                 figcaption { h2 { "Delay" } p { (delay) "." } }
                 (bars(&delay, &medians))
-                p.legend { span.delay { "the middle of each bar's verdicts" } }
+                p.legend { span.delay { "the median of each bar" } }
             }
         }
     }
@@ -300,7 +300,7 @@ fn latest(overview: &Overview) -> Markup {
                 td { (status(verdict.status.as_str())) }
                 th scope="row" { a href={ "/console/verifications/" (verdict.id) } { code { (short(&verdict.id.to_string())) } } }
                 td { (verdict.account) }
-                td.number { (when(verdict.decided_at, overview.read_at)) }
+                td { (when(verdict.decided_at, overview.read_at)) }
             }
         }
     };

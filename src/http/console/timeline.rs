@@ -10,7 +10,7 @@ use crate::service::why::span;
 use crate::store::HistoryRow;
 
 /// Members that are said in the sentence; the others follow it.
-const SAID: [&str; 11] = [
+const SAID: [&str; 19] = [
     "attempt",
     "outcome",
     "code",
@@ -18,10 +18,18 @@ const SAID: [&str; 11] = [
     "status",
     "sub_code",
     "reason",
-    "kind",
+    "evidence",
     "state",
+    "read",
+    "by",
     "passed",
     "revision",
+    "initialized",
+    "action",
+    "recheck",
+    "source",
+    "endpoint",
+    "result",
 ];
 
 pub fn timeline(rows: &[HistoryRow], registered_at: DateTime<Utc>) -> Markup {
@@ -55,6 +63,7 @@ fn sentence(kind: HistoryKind, detail: &Map<String, Value>) -> String {
     match kind {
         HistoryKind::Registered if detail.get("initialized") == Some(&Value::Bool(true)) => "started here".to_owned(),
         HistoryKind::Registered => String::new(),
+        HistoryKind::Callback if part("source").as_deref() == Some("return") => "the person's browser came back".to_owned(),
         HistoryKind::Callback => match (part("passed"), part("sub_code")) {
             (None, None) => "it claims nothing".to_owned(),
             (passed, code) => {
@@ -75,13 +84,33 @@ fn sentence(kind: HistoryKind, detail: &Map<String, Value>) -> String {
             bracketed("sub_code"),
             part("reason").map(|reason| format!(": {reason}")).unwrap_or_default()
         ),
-        HistoryKind::Evidence => {
-            let parts = [part("kind"), part("state"), part("reason")].into_iter().flatten();
-            parts.map(|text| text.replace('_', " ")).collect::<Vec<_>>().join(" ")
-        }
-        HistoryKind::Webhook | HistoryKind::Operator | HistoryKind::Erased => {
-            [part("status"), part("reason")].into_iter().flatten().collect::<Vec<_>>().join(" ")
-        }
+        HistoryKind::Evidence => match part("read") {
+            Some(read) => {
+                let what = if read == "raw" { "the provider's answer".to_owned() } else { read.replace('_', " ") };
+                format!("{} looked at {what}", part("by").unwrap_or_else(|| "somebody".to_owned()))
+            }
+            None => format!(
+                "{}: {}{}",
+                part("evidence").unwrap_or_default().replace('_', " "),
+                part("state").unwrap_or_default(),
+                bracketed("reason")
+            ),
+        },
+        HistoryKind::Operator if detail.get("recheck") == Some(&Value::Bool(true)) => "ask the provider again".to_owned(),
+        HistoryKind::Operator => "ask the provider now".to_owned(),
+        HistoryKind::Erased => format!(
+            "by {}{}",
+            part("by").unwrap_or_else(|| "somebody".to_owned()),
+            part("reason").map(|reason| format!(": {reason}")).unwrap_or_default()
+        ),
+        HistoryKind::Webhook => format!(
+            "to {}, attempt {}: {}{}{}",
+            part("endpoint").unwrap_or_default(),
+            part("attempt").unwrap_or_default(),
+            part("result").unwrap_or_default(),
+            bracketed("status"),
+            part("reason").map(|reason| format!(", {reason}")).unwrap_or_default()
+        ),
     }
 }
 
@@ -108,6 +137,15 @@ mod tests {
         let check = r#"{"attempt":3,"outcome":"account_failing","code":"SignatureDoesNotMatch","duration_ms":35}"#;
         assert_eq!(said(HistoryKind::Check, check), "3: account failing (SignatureDoesNotMatch), 35 ms");
         assert_eq!(said(HistoryKind::Callback, r#"{"passed":"Y","sub_code":null}"#), "it claims passed Y");
+        assert_eq!(
+            said(HistoryKind::Evidence, r#"{"read":"face_image","by":"ops","request_id":"r"}"#),
+            "ops looked at face image"
+        );
+        assert_eq!(
+            said(HistoryKind::Evidence, r#"{"evidence":"video","state":"missed","reason":"over"}"#),
+            "video: missed (over)"
+        );
+        assert_eq!(said(HistoryKind::Operator, r#"{"action":"collect","recheck":true}"#), "ask the provider again");
         let verdict = r#"{"status":"failed","sub_code":"204","reason":"Not the same.","revision":1}"#;
         assert_eq!(said(HistoryKind::Verdict, verdict), "failed (204): Not the same.");
     }

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 
 use super::Page;
 use super::layout::{self, Place, see_other, status, table, when};
+use super::now::short;
 use super::viewer::{encoded, viewer};
 use crate::domain::risk::RiskKind;
 use crate::domain::{FinalStatus, Status, VerificationId};
@@ -196,13 +197,13 @@ fn listed(rows: &[(Record, Option<DateTime<Utc>>)], at_risk: Option<RiskKind>, n
         @for (record, deadline) in rows {
             tr {
                 td { (status(record.status.as_str())) }
-                th scope="row" { a href={ "/console/verifications/" (record.id) } { code { (record.id) } } }
+                th scope="row" { a href={ "/console/verifications/" (record.id) } title=(record.id) { code { (short(&record.id.to_string())) } } }
                 td { (when(record.registered_at, now)) }
-                td { (record.account) }
+                td.name { (record.account) }
                 td { code { (record.merchant_biz_id) } }
                 td {
                     @if let Some(code) = record.verdict.as_ref().and_then(|verdict| verdict.sub_code.as_deref()) { code { (code) } }
-                    @else if let Some(error) = record.last_error.as_deref() { span.muted { (error) } }
+                    @else if let Some(error) = record.last_error.as_deref() { span.clip.muted title=(error) { (error) } }
                 }
                 td {
                     @match (deadline, &record.verdict, record.due_at) {
