@@ -63,11 +63,11 @@ pub const CODES: [(&str, u16); 37] = [
 /// An answer that refuses.
 #[derive(Debug)]
 pub struct Problem {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     code: &'static str,
-    title: &'static str,
-    detail: Cow<'static, str>,
-    errors: Option<Vec<FieldError>>,
+    pub(super) title: &'static str,
+    pub(super) detail: Cow<'static, str>,
+    pub(super) errors: Option<Vec<FieldError>>,
     retry_after: Option<u32>,
 }
 
@@ -89,22 +89,6 @@ impl Problem {
 
     pub fn code(&self) -> &'static str {
         self.code
-    }
-
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    pub(super) fn title(&self) -> &'static str {
-        self.title
-    }
-
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
-    }
-
-    pub(super) fn errors(&self) -> &[FieldError] {
-        self.errors.as_deref().unwrap_or_default()
     }
 
     pub fn unauthorized() -> Self {

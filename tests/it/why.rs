@@ -174,7 +174,7 @@ async fn plant(test: &TestApp) -> Plan {
     let over = plan.verification(ACCOUNT, 40 * 86_400, false).await;
     let old = -31 * 86_400;
     plan.job(over, ACCOUNT, Job { heard: Some(old), is_leased: true, ..heard }).await;
-    plan.planted.push(("deadline over", over, ("deadline_over".to_owned(), "nobody", Some(old + 30 * 86_400))));
+    plan.planted.push(("deadline over", over, ("deadline_over".to_owned(), "nobody", Some(0))));
     let id = plan.verification(ACCOUNT, 700, false).await;
     plan.planted.push(("without work", id, ("work_missing".to_owned(), "operator", None)));
 

@@ -85,7 +85,10 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, title, detail, errors) = match &self {
             Self::SignIn { next } => return viewer::sign_in_page(StatusCode::UNAUTHORIZED, next, false),
-            Self::Problem(problem) => (problem.status(), problem.title(), problem.detail(), problem.errors()),
+            Self::Problem(problem) => {
+                let errors = problem.errors.as_deref().unwrap_or_default();
+                (problem.status, problem.title, &*problem.detail, errors)
+            },
             Self::Other(refused) => {
                 let (status, title, detail) = refused.page();
                 (status, title, detail, &[][..])

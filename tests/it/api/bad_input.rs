@@ -38,6 +38,11 @@ fn requests(id: &str) -> impl Strategy<Value = Request<Body>> + use<> {
         format!("/verifications/{id}"),
         format!("/verifications/{id}/history"),
         format!("/verifications/{id}/collect"),
+        format!("/verifications/{id}/why"),
+        "/console/verifications".to_owned(),
+        format!("/console/verifications/{id}"),
+        "/console/find".to_owned(),
+        "/console/login".to_owned(),
         "/callbacks/alibaba-sg".to_owned(),
         "/callbacks/%ff".to_owned(),
     ];
@@ -77,6 +82,7 @@ async fn no_request_is_answered_with_a_server_error() {
         keys: Keys::Known(vec![key]),
         open_metrics: false,
         metrics: telemetry::metrics().unwrap(),
+        console: http::Console::default(),
         tasks: Tasks::new(),
     });
     let (public, internal) = (http::public_router(&api), http::internal_router(&api));
