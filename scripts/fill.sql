@@ -1,7 +1,8 @@
 -- Fills a migrated, empty database with finished verifications, every thousandth of them open, so that the cost of
 -- leasing and listing can be looked at:
 --   psql -v finished=10000000 -f scripts/fill.sql DATABASE
--- `-v open_every=10000` leaves fewer open (8 or more).
+-- `-v open_every=10000` leaves fewer open (8 or more). However many there are, they were registered in the last 29 days,
+-- so that databases of two sizes have the same work open.
 \set ON_ERROR_STOP on
 \if :{?open_every}
 \else
@@ -13,10 +14,11 @@ INSERT INTO accounts (account) VALUES ('alibaba-sg'), ('alibaba-hk') ON CONFLICT
 
 CREATE TEMP TABLE filled AS
 SELECT n,
-    (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - (:finished - n) * 250), 12, '0')
+    (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint
+            - ((:finished - n) * 2505600000.0 / :finished)::bigint), 12, '0')
         || '7000a000' || lpad(to_hex(n), 12, '0'))::uuid AS verification_id,
     CASE WHEN n % 10 = 0 THEN 'alibaba-hk' ELSE 'alibaba-sg' END AS account,
-    now() - make_interval(secs => (:finished - n) * 0.25) AS at,
+    now() - make_interval(secs => ((:finished - n) * 2505600.0 / :finished)::double precision) AS at,
     n % :open_every = 7 AS open
 FROM generate_series(1::bigint, :finished) AS n;
 

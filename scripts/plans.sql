@@ -11,37 +11,21 @@ SELECT c.verification_id
         (1::smallint, TIMESTAMPTZ 'epoch', now()),
         (2::smallint, TIMESTAMPTZ 'epoch', TIMESTAMPTZ '9999-12-31 00:00:00+00'),
         (3::smallint, TIMESTAMPTZ 'epoch', now())) AS lanes (lane, after, until)
-CROSS JOIN LATERAL (SELECT j.verification_id, j.lane, CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END AS place
+CROSS JOIN LATERAL (SELECT j.verification_id, j.lane, lane_place(j.lane, j.hinted_at, j.due_at) AS place
     FROM collect_jobs j
     WHERE j.account = 'alibaba-sg'
     AND j.lane=lanes.lane
     AND j.lease_token IS NULL
     AND j.due_at <= now()
-    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END > lanes.after
-    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= lanes.until
-    ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
+    AND lane_place(j.lane, j.hinted_at, j.due_at) > lanes.after
+    AND lane_place(j.lane, j.hinted_at, j.due_at) <= lanes.until
+    ORDER BY lane_place(j.lane, j.hinted_at, j.due_at)
     LIMIT 11) c
     ORDER BY c.lane, c.place
     LIMIT 11;
 \echo == next_due
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
-SELECT min(c.due_at)
-    FROM (SELECT (SELECT j.due_at
-    FROM collect_jobs j
-    WHERE j.account = 'alibaba-sg'
-    AND j.lane IN (0, 2)
-    AND j.lease_token IS NULL
-    ORDER BY j.due_at
-    LIMIT 1) AS due_at
-    UNION ALL
-    SELECT (SELECT j.due_at
-    FROM collect_jobs j
-    WHERE j.account = 'alibaba-sg'
-    AND j.lane=lanes.lane
-    AND j.lease_token IS NULL
-    ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
-    LIMIT 1)
-    FROM unnest(ARRAY[1, 3]::smallint[]) AS lanes (lane)) c;
+SELECT due_at FROM first_due('alibaba-sg');
 \echo == sort_lanes: what is in the wrong lane
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)
 SELECT w.verification_id
@@ -52,8 +36,8 @@ CROSS JOIN LATERAL (SELECT j.verification_id
     WHERE j.account = 'alibaba-sg'
     AND j.lane=lanes.lane
     AND j.lease_token IS NULL
-    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= lanes.until
-    ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
+    AND lane_place(j.lane, j.hinted_at, j.due_at) <= lanes.until
+    ORDER BY lane_place(j.lane, j.hinted_at, j.due_at)
     LIMIT 500) w;
 \echo == list: newest
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF)

@@ -15,7 +15,7 @@ pub(super) fn downloader(account: &config::Account) -> anyhow::Result<Option<Dow
 }
 
 /// Where evidence is kept. Credentials of buckets come from the environment.
-pub(super) fn store(config: &Config, environment: &Environment) -> anyhow::Result<EvidenceStore> {
+pub fn store(config: &Config, environment: &Environment) -> anyhow::Result<EvidenceStore> {
     let settings = &config.evidence;
     let parts = |url: &url::Url| (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned());
     let location = match &settings.location {

@@ -2,6 +2,8 @@
 //! them all.
 
 mod evidence;
+mod reach;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,6 +29,10 @@ use crate::service::Service;
 use crate::service::account::{Account, Pacing, Rotating, Starting};
 use crate::store::{Migrations, Store};
 use crate::telemetry;
+
+pub use evidence::store as evidence_store;
+pub use reach::Unreached;
+pub use webhooks::signing_keys;
 
 /// Of the grace of a stop, what the requests under way may take; the checks get the rest.
 const REQUEST_GRACE: Duration = Duration::from_secs(3);
@@ -151,7 +157,11 @@ impl App {
         let metrics = telemetry::metrics().context("the metrics could not be set up")?;
         let (accounts, providers) = accounts(config, environment, &options)?;
         let evidence = evidence::store(config, environment)?;
-        let store = database.store(config.database.max_connections);
+        let webhooks = webhooks::webhooks(&config.webhooks)?;
+        let mut store = database.store(config.database.max_connections);
+        if let Some(webhooks) = &webhooks {
+            store = store.with_subscriptions(webhooks::subscriptions(webhooks, options.entropy.clone()));
+        }
         let is_current = prepare(&store, options.migrate).await?;
         let names: Vec<String> = accounts.iter().map(|account| account.name.clone()).collect();
         if is_current {
@@ -164,7 +174,8 @@ impl App {
         let public = bind(config.server.public_listen, "server.public_listen").await?;
         let internal = bind(config.server.internal_listen, "server.internal_listen").await?;
         let (queues, listeners) = (Tasks::new(), Tasks::new());
-        let service = Service::new(store, evidence, options.clock, options.entropy, accounts, &queues);
+        let service =
+            Service::new(store, evidence, options.clock, options.entropy, accounts, &queues).with_webhooks(webhooks);
         if let Some(keys) = providers.as_ref().and_then(|providers| providers.chain.clone()) {
             // So that the log says at once where the keys come from; the start does not wait for it.
             let stopping = queues.stopping();
@@ -245,6 +256,7 @@ fn keep(retention: &config::Retention) -> Vec<Keep> {
         RetentionClass::Scores => retention.scores,
         RetentionClass::Callbacks => retention.callbacks,
         RetentionClass::History => retention.history,
+        RetentionClass::Webhooks => retention.webhooks,
     };
     RetentionClass::ALL.into_iter().filter_map(|class| Some(Keep { class, time: times(class)? })).collect()
 }

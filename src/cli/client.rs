@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
 use super::{Failure, output};
 use crate::config::Environment;
-use crate::provider::http::{HttpClient, HttpSettings};
+use crate::provider::http::{HttpClient, HttpSettings, HttpStream};
 
 /// Longer than the service takes for anything.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -36,6 +36,12 @@ pub struct Client {
     http: HttpClient,
     base: Url,
     headers: HeaderMap,
+}
+
+/// Why there is no stream, and whether there may be one later.
+pub enum NotStreaming {
+    Later(anyhow::Error),
+    Never(Failure),
 }
 
 /// An answer that says yes.
@@ -85,13 +91,38 @@ impl Client {
         self.ask(Method::DELETE, path, &[], Some(body)).await
     }
 
-    async fn ask(
+    /// The service's own word on whether it is ready, whatever it says.
+    pub async fn readiness(&self) -> anyhow::Result<Value> {
+        let url = self.address(&["readyz"], &[]);
+        let answer = self.http.send(Method::GET, url, HeaderMap::new(), Bytes::new()).await?;
+        serde_json::from_slice(&answer.body).context("the answer is not one of Checkback")
+    }
+
+    /// A body without an end.
+    pub async fn stream(
         &self,
-        method: Method,
         path: &[&str],
         query: &[(&str, Option<String>)],
-        body: Option<&Value>,
-    ) -> Result<Answer, Failure> {
+        more: &[(HeaderName, String)],
+    ) -> Result<HttpStream, NotStreaming> {
+        let mut headers = self.headers.clone();
+        for (name, value) in more {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+        let asked = self.http.stream(self.address(path, query), headers).await;
+        let answer = asked.with_context(|| self.unanswered()).map_err(NotStreaming::Later)?;
+        let status = answer.status;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let body = answer.rest().await.ok().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
+        let failure = refused(status, &body);
+        Err(if status.is_server_error() { NotStreaming::Later(failure.error) } else { NotStreaming::Never(failure) })
+    }
+
+    fn address(&self, path: &[&str], query: &[(&str, Option<String>)]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -101,10 +132,24 @@ impl Client {
                 url.query_pairs_mut().append_pair(name, value);
             }
         }
+        url
+    }
+
+    fn unanswered(&self) -> String {
+        format!("{} did not answer (is the service there? --url or CHECKBACK_URL says where)", self.base)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, Option<String>)],
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let url = self.address(path, query);
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let answer = self.http.send(method, url, self.headers.clone(), body).await.with_context(|| {
-            format!("{} did not answer (is the service there? --url or CHECKBACK_URL says where)", self.base)
-        })?;
+        let answer =
+            self.http.send(method, url, self.headers.clone(), body).await.with_context(|| self.unanswered())?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
         if !answer.status.is_success() {

@@ -1,9 +1,11 @@
 //! The command line: one file a command. Nothing here but reading arguments, and words for people.
 
 mod client;
+mod completions;
 mod config;
 #[cfg(all(feature = "simulator", feature = "embedded-postgres"))]
 mod demo;
+mod doctor;
 mod health;
 mod migrate;
 mod output;
@@ -11,7 +13,9 @@ mod reconcile;
 mod serve;
 #[cfg(feature = "simulator")]
 mod simulate;
+mod tail;
 mod verifications;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,13 +53,24 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Apply pending migrations and exit.
     Migrate,
+    /// Check that everything the service needs is right, and say how to mend what is not.
+    Doctor(doctor::Arguments),
     /// Show the effective configuration, secrets redacted, and where each value came from.
     Config(config::Arguments),
     /// Work with verifications over the API of the running service.
     #[command(subcommand)]
     Verifications(verifications::Command),
+    /// Show verdicts and problems as they happen.
+    Tail(tail::Arguments),
     /// Check that everything that was registered is accounted for.
     Reconcile(reconcile::Arguments),
+    /// Work with outgoing webhooks over the API of the running service.
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
+    /// Print a script that completes this program's arguments in a shell.
+    Completions(completions::Completions),
+    /// Print the manual page, or write one for each command.
+    Man(completions::Man),
     /// Ask the running service whether it lives; for container health checks.
     #[command(hide = true)]
     Health,
@@ -112,9 +127,14 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         #[cfg(feature = "simulator")]
         Command::Simulate(options) => simulate::run(&options).await,
         Command::Migrate => migrate::run(&configured(file, &environment)?, &environment).await,
+        Command::Doctor(options) => doctor::run(file, &environment, &options).await,
         Command::Config(options) => config::run(&configured(file, &environment)?, &options, &environment),
         Command::Verifications(command) => verifications::run(&environment, &command).await,
+        Command::Tail(options) => tail::run(&environment, &options).await,
+        Command::Completions(options) => completions::completions(&options),
+        Command::Man(options) => completions::man(&options),
         Command::Reconcile(options) => reconcile::run(&environment, &options).await,
+        Command::Webhooks(command) => webhooks::run(&environment, &command).await,
         Command::Health => health::run(&configured(file, &environment)?).await,
     }
 }

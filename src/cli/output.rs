@@ -26,6 +26,12 @@ pub fn note(text: &str) {
     let _closed_pipe = writeln!(std::io::stderr().lock(), "{text}").is_err();
 }
 
+/// What is going on, on a line of the terminal that the next one takes the place of; empty: nothing any more.
+pub fn progress(text: &str) {
+    let mut terminal = std::io::stderr().lock();
+    let _closed_pipe = write!(terminal, "\r\x1b[K{text}").and_then(|()| terminal.flush()).is_err();
+}
+
 /// Why the command failed.
 pub fn error(text: &str) {
     note(&format!("checkback: {text}"));

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use bech32::Bech32;
+use bech32::primitives::decode::CheckedHrpstring;
 use url::Url;
 
 use super::reader::{Outcome, Reader};
@@ -64,15 +66,21 @@ fn location(text: &str) -> Result<EvidenceLocation, &'static str> {
     Ok(if url.scheme() == "s3" { EvidenceLocation::S3(url) } else { EvidenceLocation::Oss(url) })
 }
 
+/// An X25519 key: Bech32 (not Bech32m) of 32 bytes after `age`, as <https://age-encryption.org/v1> has it.
 fn recipient(text: &str) -> Result<String, String> {
-    // Bech32 in small letters; plug-in recipients are age1<plug-in>1…
-    let plain = text.bytes().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit());
-    if text.starts_with("age1") && text.len() >= 32 && plain {
+    if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+        return Err("is a secret key; give the public key (age1…) and treat this one as known to others".into());
+    }
+    if !text.starts_with("age1") {
+        return Err("must be an age public key (age1…)".into());
+    }
+    let read = CheckedHrpstring::new::<Bech32>(text);
+    let is_key = read.is_ok_and(|read| read.hrp().as_str() == "age" && read.byte_iter().count() == 32);
+    if is_key && text.bytes().all(|letter| !letter.is_ascii_uppercase()) {
         Ok(text.to_owned())
-    } else if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
-        Err("is a secret key; give the public key (age1…) and treat this one as known to others".into())
     } else {
-        Err("must be an age public key (age1…)".into())
+        Err("is no whole age public key (age1… and 58 more characters, as age-keygen -y prints it); copy it again"
+            .into())
     }
 }
 

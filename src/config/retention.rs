@@ -11,6 +11,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("scores", Shape::Value),
     field("callbacks", Shape::Value),
     field("history", Shape::Value),
+    field("webhooks", Shape::Value),
 ];
 
 const FOREVER: &str = "forever";
@@ -23,18 +24,20 @@ pub struct Retention {
     pub scores: Option<Duration>,
     pub callbacks: Option<Duration>,
     pub history: Option<Duration>,
+    pub webhooks: Option<Duration>,
 }
 
 impl Retention {
     pub(super) fn read(reader: &mut Reader<'_>) -> Outcome<Self> {
-        let [evidence, raw_answer, scores, callbacks, history] =
-            ["evidence", "raw_answer", "scores", "callbacks", "history"].map(|key| time(reader, key));
+        let [evidence, raw_answer, scores, callbacks, history, webhooks] =
+            ["evidence", "raw_answer", "scores", "callbacks", "history", "webhooks"].map(|key| time(reader, key));
         Ok(Self {
             evidence: evidence?,
             raw_answer: raw_answer?,
             scores: scores?,
             callbacks: callbacks?,
             history: history?,
+            webhooks: webhooks?,
         })
     }
 }
@@ -52,9 +55,10 @@ mod tests {
     use crate::config::testing::{config, problems};
 
     #[test]
-    fn everything_is_kept_for_ever_unless_a_time_is_given() {
+    fn all_but_webhooks_is_kept_for_ever_unless_a_time_is_given() {
         let kept = config("").retention;
         assert_eq!([kept.evidence, kept.raw_answer, kept.scores, kept.callbacks, kept.history], [None::<Duration>; 5]);
+        assert_eq!(kept.webhooks, Some(Duration::from_hours(720)));
         let kept = config("[retention]\nraw_answer = '30d'\nscores = 'forever'").retention;
         assert_eq!((kept.raw_answer, kept.scores), (Some(Duration::from_hours(720)), None));
     }

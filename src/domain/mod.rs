@@ -1,5 +1,6 @@
 //! What the service talks about: ids, states, findings and schedules. No I/O, and nothing else of ours.
 
+pub mod event;
 pub mod evidence;
 pub mod finding;
 pub mod history;
@@ -11,6 +12,7 @@ pub mod schedule;
 pub mod secret;
 pub mod verification;
 
+pub use event::{Event, EventType};
 pub use evidence::{BadImage, EvidenceKind, EvidenceState, FoundEvidence, FoundImage, VideoLink};
 pub use finding::{Finding, Flow, Outcome, ProviderError, Trouble};
 pub use history::HistoryKind;

@@ -14,10 +14,13 @@ pub enum RetentionClass {
     Callbacks,
     /// All other rows of the history.
     History,
+    /// Events that were told, or given up, by all their deliveries.
+    Webhooks,
 }
 
 impl RetentionClass {
-    pub const ALL: [Self; 5] = [Self::Evidence, Self::RawAnswer, Self::Scores, Self::Callbacks, Self::History];
+    pub const ALL: [Self; 6] =
+        [Self::Evidence, Self::RawAnswer, Self::Scores, Self::Callbacks, Self::History, Self::Webhooks];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -26,6 +29,7 @@ impl RetentionClass {
             Self::Scores => "scores",
             Self::Callbacks => "callbacks",
             Self::History => "history",
+            Self::Webhooks => "webhooks",
         }
     }
 }
@@ -34,6 +38,7 @@ impl RetentionClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     pub class: RetentionClass,
-    /// For evidence, answers and scores from when the verification became final; else from the time of the row.
+    /// For evidence, answers and scores from when the verification became final, for webhooks from their end; else from
+    /// the time of the row.
     pub time: Duration,
 }

@@ -8,6 +8,8 @@
 //! | throttled | what the provider names, else 1 s doubling to 1 min |
 //! | evidence not captured | a video: at once, then 10 s doubling to 3 min; an image: 1 min doubling to 6 h |
 //! | account in trouble | one probe at 5 s doubling to 60 s |
+//! | webhook not delivered | after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h |
+//! | endpoint of webhooks in trouble | one delivery at 5 s doubling to 60 s |
 
 use std::time::Duration;
 
@@ -35,6 +37,25 @@ const AFTER_HINT: [Duration; 7] = [
     Duration::from_mins(2),
     Duration::from_mins(5),
 ];
+
+/// The waits between the attempts of a delivery, as the Standard Webhooks specification recommends them.
+const AFTER_DELIVERY: [Duration; 9] = [
+    Duration::from_secs(5),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(14),
+    Duration::from_hours(20),
+    Duration::from_hours(24),
+];
+
+/// Attempts at a delivery before it is given up.
+pub const DELIVERY_ATTEMPTS: u32 = 10;
+
+/// The longest that an endpoint may ask a delivery to wait.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// Which work goes first when the account's rate does not allow all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +116,14 @@ pub fn after_throttle(throttles: u32) -> Duration {
     doubling(Duration::from_secs(1), throttles.saturating_sub(1), LONGEST_THROTTLE)
 }
 
+/// How long after its `attempts`-th attempt a delivery is tried again; `None`: it is given up. Up to a tenth of the wait
+/// is added, so that what failed together does not come back together. `retry_after`: what the endpoint asked for.
+pub fn after_delivery(attempts: u32, retry_after: Option<Duration>, fraction: f64) -> Option<Duration> {
+    let wait = AFTER_DELIVERY.get(attempts.saturating_sub(1) as usize)?;
+    let wait = wait.mul_f64(1.0 + fraction.clamp(0.0, 1.0) / 10.0);
+    Some(wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)))
+}
+
 /// How long until a failing account is probed again, after `probes` probes that failed.
 pub fn after_probe(probes: u32) -> Duration {
     doubling(SHORTEST_PROBE, probes, LONGEST_PROBE)
@@ -143,6 +172,16 @@ mod tests {
         let image = seconds((1..=4).map(|n| after_capture(EvidenceKind::FaceImage, n, 0.0)));
         assert_eq!(image, [30, 60, 120, 240]);
         assert_eq!(after_capture(EvidenceKind::FaceImage, u32::MAX, 1.0), Duration::from_hours(6));
+    }
+
+    #[test]
+    fn deliveries_are_tried_ten_times_over_three_days_and_wait_longer_where_they_are_asked_to() {
+        let waits = seconds((1..DELIVERY_ATTEMPTS).map(|n| after_delivery(n, None, 0.0).unwrap()));
+        assert_eq!(waits, [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]);
+        assert_eq!(after_delivery(DELIVERY_ATTEMPTS, Some(Duration::from_secs(1)), 0.0), None);
+        assert_eq!(after_delivery(2, None, 1.0), Some(Duration::from_secs(330)));
+        let asked = |seconds| after_delivery(1, Some(Duration::from_secs(seconds)), 0.0).unwrap().as_secs();
+        assert_eq!([asked(1), asked(60), asked(1_000_000)], [5, 60, 86_400]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::store::StoreError;
 const RETRY_AFTER: u32 = 5;
 
 /// All codes, each with its status.
-pub const CODES: [(&str, u16); 37] = [
+pub const CODES: [(&str, u16); 38] = [
     ("unauthorized", 401),
     ("scope_missing", 403),
     ("body_malformed", 400),
@@ -37,6 +37,7 @@ pub const CODES: [(&str, u16); 37] = [
     ("evidence_sealed", 409),
     ("evidence_unavailable", 503),
     ("recheck_not_found", 404),
+    ("endpoint_unknown", 404),
     ("transaction_conflict", 409),
     ("already_final", 409),
     ("account_unknown", 404),
@@ -218,6 +219,15 @@ impl Problem {
             "recheck_not_found",
             "There is no such recheck",
             "No recheck has this id. Use the `id` that POST /rechecks returned.",
+        )
+    }
+
+    pub fn endpoint_unknown() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "endpoint_unknown",
+            "There is no such endpoint",
+            "The path must hold the name of an endpoint of [[webhooks]] in the configuration.",
         )
     }
 
@@ -408,6 +418,16 @@ impl Problem {
             "Nothing was recorded. Send the request again later.",
         );
         Self { retry_after: Some(1), ..problem }
+    }
+
+    pub fn too_many_listeners() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Too much is waiting",
+            "As many listen to this replica's events as it serves at a time. Connect again later, or to another replica.",
+        );
+        Self { retry_after: Some(RETRY_AFTER), ..problem }
     }
 
     fn stopping() -> Self {

@@ -7,6 +7,7 @@ mod body;
 mod callbacks;
 mod console;
 mod error;
+mod events;
 mod field_error;
 mod health;
 mod metrics;
@@ -15,6 +16,7 @@ mod reconcile;
 mod returns;
 mod server;
 mod verifications;
+mod webhooks;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -97,6 +99,12 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/rechecks", get(rechecks::list).post(rechecks::create))
         .route("/rechecks/{id}", get(rechecks::show).delete(rechecks::stop))
         .route("/reconcile", get(reconcile::reconcile))
+        .route("/webhooks", get(webhooks::list))
+        .route("/webhooks/deliveries", get(webhooks::deliveries))
+        .route("/webhooks/replay", post(webhooks::replay))
+        .route("/webhooks/{name}/enable", post(webhooks::enable))
+        .route("/webhooks/{name}/test", post(webhooks::test))
+        .route("/events", get(events::listen))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

@@ -199,6 +199,7 @@ impl Captures {
         };
         match persist(|| self.service.store.store_evidence(key, &row)).await {
             Ok(true) => {
+                self.service.wake_webhooks();
                 count(key.kind, EvidenceState::Stored);
                 if key.kind == EvidenceKind::Video {
                     let margin = (lease.deadline - at).to_std().unwrap_or(Duration::ZERO);

@@ -1,4 +1,5 @@
-//! Background work: taking hints, asking the provider, capturing evidence, replacing workers that died.
+//! Background work: taking hints, asking the provider, capturing evidence, delivering
+//! events, replacing workers that died.
 //!
 //! Each replica runs the same loops. They look at once when something happened here, soon when it happened elsewhere,
 //! and every second in any case.
@@ -6,6 +7,7 @@
 mod at_risk;
 mod captures;
 mod checks;
+mod deliveries;
 mod dispatch;
 mod erasures;
 mod in_flight;
@@ -25,6 +27,7 @@ use crate::service::Service;
 
 pub use captures::{Captures, Failed as CaptureFailed};
 use checks::Checks;
+use deliveries::Deliveries;
 pub use in_flight::InFlight;
 pub use turns::Turns;
 
@@ -48,6 +51,7 @@ pub struct Engine {
     queues: Tasks,
     in_flight: Arc<InFlight>,
     captures: Captures,
+    deliveries: Deliveries,
     service: Service,
 }
 
@@ -66,6 +70,7 @@ impl Engine {
             tasks.spawn(lanes::sort(service.clone(), Arc::clone(account), tasks.clone()));
             tasks.spawn(lanes::plan_polls(service.clone(), Arc::clone(account), tasks.clone()));
         }
+        let deliveries = Deliveries::start(&service, &tasks);
         tasks.spawn(erasures::erase(service.clone(), tasks.clone()));
         for keep in keep {
             tasks.spawn(retention::retain(service.clone(), *keep, tasks.clone()));
@@ -80,7 +85,7 @@ impl Engine {
         tasks.spawn(at_risk::watch(service.clone(), tasks.clone()));
         tasks.spawn(rechecks::feed(service.clone(), tasks.clone()));
         service.wakes.start(service.store.clone(), &tasks);
-        Self { tasks, queues, in_flight, captures, service }
+        Self { tasks, queues, in_flight, captures, deliveries, service }
     }
 
     /// Finishes what is in flight, at most for `grace`, and gives the leases of the rest back.
@@ -88,6 +93,7 @@ impl Engine {
         self.tasks.shut_down(grace).await;
         self.queues.shut_down(QUEUE_GRACE).await;
         self.captures.release().await;
+        self.deliveries.release().await;
         let left = self.in_flight.left();
         if left.is_empty() {
             return;

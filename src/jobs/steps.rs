@@ -271,6 +271,9 @@ pub async fn store_finals(service: &Service, checks: &[CheckedFinal]) -> Vec<Opt
     let ids: Vec<_> = recorded.iter().filter(|recorded| recorded.revision.is_some()).map(|it| it.id).collect();
     service.finals.announce(&ids);
     service.wakes.tell_others([], &ids);
+    if !ids.is_empty() {
+        service.wake_webhooks();
+    }
     let mut by_id: HashMap<_, _> = recorded.into_iter().map(|recorded| (recorded.id, recorded)).collect();
     checks.iter().map(|check| by_id.remove(&check.id)).collect()
 }

@@ -22,6 +22,8 @@ use url::Url;
 pub const SMALL_BODY: usize = 256 << 10;
 /// What all large answers may hold together, unless the longest answer allowed is longer.
 const ROOM: usize = 64 << 20;
+/// Longer than any connection lives.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 /// Room is counted in pieces of this size.
 const PIECE: usize = 1 << 10;
 
@@ -145,6 +147,33 @@ impl From<reqwest::Error> for HttpError {
 #[error("the HTTP client cannot be built; are the system's root certificates installed?")]
 pub struct BuildError(#[source] reqwest::Error);
 
+/// An answer whose body is read as it comes, however long that takes.
+#[derive(Debug)]
+pub struct HttpStream {
+    pub status: StatusCode,
+    response: reqwest::Response,
+    max_body: usize,
+}
+
+impl HttpStream {
+    /// The next piece; `None` at the end.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, HttpError> {
+        Ok(self.response.chunk().await?)
+    }
+
+    /// What is left of the body, for an answer that is no stream after all.
+    pub async fn rest(mut self) -> Result<Bytes, HttpError> {
+        let mut body = BytesMut::new();
+        while let Some(piece) = self.piece().await? {
+            if body.len() + piece.len() > self.max_body {
+                return Err(HttpError::BodyTooLarge { limit: self.max_body });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+}
+
 impl HttpClient {
     pub fn new(settings: HttpSettings) -> Result<Self, BuildError> {
         Self::with_room(settings, ROOM)
@@ -189,6 +218,13 @@ impl HttpClient {
         let status = response.status();
         let (body, room) = self.read(&mut response, until).await?;
         Ok(HttpAnswer { status, body, room, headers: std::mem::take(response.headers_mut()) })
+    }
+
+    /// Asks for a body without an end. Only connecting is limited in time here: who reads decides how long a silence
+    /// may last.
+    pub async fn stream(&self, url: Url, headers: HeaderMap) -> Result<HttpStream, HttpError> {
+        let response = self.client.get(url).headers(headers).timeout(FOREVER).send().await?;
+        Ok(HttpStream { status: response.status(), response, max_body: self.max_body })
     }
 
     async fn read(&self, response: &mut reqwest::Response, until: Instant) -> Result<(Bytes, Room), HttpError> {

@@ -42,6 +42,8 @@ pub enum Deletion {
     NotOffered { code: String },
 }
 
+pub type Probe<'a> = Pin<Box<dyn Future<Output = Result<(), ProviderError>> + Send + 'a>>;
+
 pub type DeleteAnswer<'a> = Pin<Box<dyn Future<Output = Result<Deletion, ProviderError>> + Send + 'a>>;
 
 /// One account at a provider.
@@ -49,6 +51,12 @@ pub trait Provider: Send + Sync {
     /// Asks for the result once: no retries, a fresh time and nonce, everything within the provider's time-outs.
     /// Safe to repeat, because it only reads.
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a>;
+
+    /// Makes one signed call that reads nothing of anybody and costs nothing: whether the account would be served. Safe
+    /// to repeat.
+    fn probe(&self) -> Probe<'_> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Asks once how far the person came in a flow that brought no result; `None` where the provider keeps no log.
     /// Safe to repeat.

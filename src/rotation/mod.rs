@@ -1,7 +1,7 @@
 //! Secrets that change while the service runs: files that settings name, and the chain of access keys.
 //!
-//! The files are looked at every few seconds and at SIGHUP. An account whose secret is another one gets a new provider;
-//! calls under way end with the old one. What cannot be read or used leaves everything as it was, and is logged once.
+//! The files are looked at every few seconds and at SIGHUP. An account whose secret is another one gets a new provider,
+//! an endpoint of webhooks other keys; calls under way end with the old one. What cannot be read or used leaves everything as it was, and is logged once.
 //! Nothing but secrets is taken up: other settings need a restart.
 
 mod providers;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::app::signing_keys;
 use crate::config::{Environment, Loaded};
 use crate::domain::Trouble;
 use crate::lifecycle::Reloads;
@@ -78,6 +79,23 @@ impl Rotation {
                     account.providers.set(provider);
                     account.callback_token.set(callback_token(settings));
                     info!(account = name, "changed secrets are in use: {}", words(&changed));
+                    taken.extend(changed.into_iter().cloned());
+                }
+                Err(error) => {
+                    problems.insert(format!("{error:#}"));
+                }
+            }
+        }
+        for (index, settings) in self.loaded.config.webhooks.iter().enumerate() {
+            let prefix = format!("webhooks.{index}.");
+            let changed: Vec<&String> = reread.changed.iter().filter(|key| key.starts_with(&prefix)).collect();
+            let Some(endpoint) = self.service.endpoint(&settings.name).filter(|_| !changed.is_empty()) else {
+                continue;
+            };
+            match signing_keys(settings) {
+                Ok(keys) => {
+                    endpoint.set_keys(keys);
+                    info!(endpoint = endpoint.name, "changed secrets are in use: {}", words(&changed));
                     taken.extend(changed.into_iter().cloned());
                 }
                 Err(error) => {

@@ -93,6 +93,7 @@ impl Service {
                 self.finals.announce(&[id]);
                 self.wakes.tell_others([], &[id]);
                 self.wakes.erasures();
+                self.wake_webhooks();
             }
         }
         self.wait_for_erasure(id, patience).await

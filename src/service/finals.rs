@@ -3,20 +3,26 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use crate::domain::VerificationId;
 
 /// Waiting readers by verification; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Finals(Arc<Mutex<HashMap<Uuid, Vec<oneshot::Sender<()>>>>>);
+pub struct Finals(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<HashMap<Uuid, Vec<oneshot::Sender<()>>>>,
+    any: Notify,
+}
 
 impl Finals {
     /// Subscribe first, then read: what becomes final in between is not missed.
     pub fn subscribe(&self, id: VerificationId) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let senders = waiting.entry(id.0).or_default();
         senders.retain(|sender| !sender.is_closed());
         senders.push(sender);
@@ -25,7 +31,8 @@ impl Finals {
 
     /// Wakes the readers of these.
     pub fn announce(&self, ids: &[VerificationId]) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.any.notify_one();
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.is_empty() {
             return;
         }
@@ -35,9 +42,14 @@ impl Finals {
         }
     }
 
+    /// Resolves when any were announced since the last time. For one who waits.
+    pub async fn announced(&self) {
+        self.0.any.notified().await;
+    }
+
     /// Those that somebody still waits for.
     pub fn awaited(&self) -> Vec<Uuid> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, senders| senders.iter().any(|sender| !sender.is_closed()));
         waiting.keys().copied().collect()
     }

@@ -1,15 +1,17 @@
 //! What the service does, one file a deed: accept a callback, register, initialize, collect, read an answer, keep
-//! evidence, take a browser back, erase. The only writers of the store.
+//! evidence, take a browser back, deliver an event, erase. The only writers of the store.
 
 pub mod accept_callback;
 pub mod account;
 pub mod at_risk;
 pub mod batch;
 pub mod collect_result;
+pub mod deliver_event;
 pub mod erase;
 pub mod evidence;
 pub mod finals;
 pub mod initialize;
+pub mod live;
 pub mod pace;
 pub mod polls;
 pub mod read_answer;
@@ -22,6 +24,7 @@ pub mod returns;
 #[cfg(test)]
 mod testing;
 pub mod wake;
+pub mod webhooks;
 pub mod why;
 
 use std::collections::BTreeMap;
@@ -40,7 +43,9 @@ use accept_callback::CallbackQueue;
 use account::Account;
 use evidence::Evidence;
 use finals::Finals;
+use live::Live;
 use wake::Wakes;
+use webhooks::Webhooks;
 
 /// Everything that the service works with; clones share it.
 #[derive(Clone)]
@@ -54,7 +59,10 @@ pub struct Service {
     /// Who waits for an attempt at the parts of an erasure that are outside the database.
     pub erasures: Finals,
     pub wakes: Wakes,
+    pub live: Live,
     pub evidence: Evidence,
+    /// `None`: no endpoint is configured.
+    pub webhooks: Option<Webhooks>,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
 }
@@ -73,18 +81,28 @@ impl Service {
             accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect();
         let wakes = Wakes::new(accounts.keys().cloned());
         let callbacks = CallbackQueue::start(store.clone(), wakes.clone(), tasks);
+        let finals = Finals::default();
+        let live = Live::start(store.clone(), finals.clone(), tasks);
         Self {
             store,
             clock,
             entropy,
             accounts: Arc::new(accounts),
             callbacks,
-            finals: Finals::default(),
+            finals,
             erasures: Finals::default(),
             wakes,
+            live,
             evidence: Evidence::new(evidence),
+            webhooks: None,
             return_key: Arc::default(),
         }
+    }
+
+    /// With endpoints that are told of events. The store must write events for them.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: Option<Webhooks>) -> Self {
+        Self { webhooks, ..self }
     }
 
     /// Records the wish to ask the provider now.

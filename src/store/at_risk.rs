@@ -105,21 +105,6 @@ impl Store {
                 FROM unnest($1::text[], $2::text[], $3::double precision[], $4::double precision[], $5::timestamptz[],
                     $6::uuid[], $7::timestamptz[])
                     AS w (account, kind, give_up, retention, half_at, half_id, late_at)
-            ), videos AS (
-                -- Of those with a verdict whose video is not captured yet. In two parts, because each has its index.
-                SELECT account, verification_id, deadline
-                FROM evidence
-                WHERE kind = 'video'
-                AND state = 'pending'
-                AND lease_token IS NULL
-                AND deadline > $8
-                UNION ALL
-                SELECT account, verification_id, deadline
-                FROM evidence
-                WHERE kind = 'video'
-                AND state = 'pending'
-                AND lease_token IS NOT NULL
-                AND deadline > $8
             )
             SELECT r.verification_id AS "verification_id!", r.deadline AS "deadline!"
             FROM (
@@ -143,8 +128,9 @@ impl Store {
                 UNION ALL
                 SELECT e.verification_id, e.deadline
                 FROM w
-                JOIN videos e ON e.account = w.account COLLATE "C"
+                JOIN pending_videos e ON e.account = w.account COLLATE "C"
                 WHERE w.kind = 'video'
+                AND e.deadline > $8
                 AND e.deadline <= $8 + make_interval(secs => w.retention / 2)
             ) r
             WHERE r.deadline > $8
@@ -192,21 +178,6 @@ impl Store {
                 FROM unnest($1::text[], $2::text[], $3::double precision[], $4::double precision[], $5::timestamptz[],
                     $6::uuid[], $7::timestamptz[])
                     AS w (account, kind, give_up, retention, half_at, half_id, late_at)
-            ), videos AS (
-                -- Of those with a verdict whose video is not captured yet. In two parts, because each has its index.
-                SELECT account, verification_id, deadline
-                FROM evidence
-                WHERE kind = 'video'
-                AND state = 'pending'
-                AND lease_token IS NULL
-                AND deadline > $8
-                UNION ALL
-                SELECT account, verification_id, deadline
-                FROM evidence
-                WHERE kind = 'video'
-                AND state = 'pending'
-                AND lease_token IS NOT NULL
-                AND deadline > $8
             )
             SELECT r.account AS "account!", r.kind AS "kind!", l.percent AS "percent!", count(*) AS "at_risk!",
                 count(*) FILTER (WHERE c.reached_at <= $8) AS "reached!",
@@ -236,8 +207,9 @@ impl Store {
                 UNION ALL
                 SELECT w.account, w.kind, make_interval(secs => w.retention), e.deadline
                 FROM w
-                JOIN videos e ON e.account = w.account COLLATE "C"
+                JOIN pending_videos e ON e.account = w.account COLLATE "C"
                 WHERE w.kind = 'video'
+                AND e.deadline > $8
                 AND e.deadline <= $8 + make_interval(secs => w.retention / 2)
             ) r
             CROSS JOIN unnest($9::smallint[]) AS l (percent)
@@ -319,32 +291,7 @@ impl Store {
             r#"-- oldest_due
             SELECT a.account AS "account!", c.due_at AS "due_at!"
             FROM unnest($1::text[]) AS a (account)
-            CROSS JOIN LATERAL (
-                SELECT min(f.due_at) AS due_at
-                FROM (
-                    SELECT (
-                        SELECT j.due_at
-                        FROM collect_jobs j
-                        WHERE j.account = a.account COLLATE "C"
-                        AND j.lane IN (0, 2)
-                        AND j.lease_token IS NULL
-                        ORDER BY j.due_at
-                        LIMIT 1
-                    ) AS due_at
-                    UNION ALL
-                    SELECT (
-                        SELECT j.due_at
-                        FROM collect_jobs j
-                        WHERE j.account = a.account COLLATE "C"
-                        AND j.lane = lanes.lane
-                        AND j.lease_token IS NULL
-                        -- Of these lanes that is due_at.
-                        ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
-                        LIMIT 1
-                    )
-                    FROM unnest(ARRAY[1, 3]::smallint[]) AS lanes (lane)
-                ) f
-            ) c
+            CROSS JOIN LATERAL first_due(a.account) c
             WHERE c.due_at <= $2"#,
             accounts as _,
             now,

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::PgTransaction;
 use uuid::Uuid;
 
+use super::events::lock_evidence;
 use super::evidence::{CaptureKey, MissedEvidence, NotStored, OrphanedCapture, StoredEvidence, kind_of};
 use super::{Store, StoreError};
-use crate::domain::VerificationId;
 use crate::domain::schedule::Lane;
+use crate::domain::{EventType, VerificationId};
 
 fn columns_of(keys: &[CaptureKey]) -> (Vec<Uuid>, Vec<&'static str>, Vec<Uuid>) {
     (
@@ -21,6 +23,7 @@ fn columns_of(keys: &[CaptureKey]) -> (Vec<Uuid>, Vec<&'static str>, Vec<Uuid>) 
 impl Store {
     /// Writes down a complete object. False when the lease was lost: the object is nobody's then.
     pub async fn store_evidence(&self, key: CaptureKey, stored: &StoredEvidence<'_>) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_ending(key.id).await?;
         let rows = sqlx::query_scalar!(
             r#"-- store_evidence
             WITH stored AS (
@@ -50,9 +53,9 @@ impl Store {
             &stored.sha256[..],
             stored.is_sealed,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *transaction)
         .await?;
-        Ok(rows == 1)
+        self.commit_ending(transaction, key.id, rows == 1, stored.at).await
     }
 
     /// Ends a capture that stored nothing. False when its lease was lost, or its verification was erased.
@@ -67,6 +70,7 @@ impl Store {
             NotStored::Again(due_at) => Some(due_at),
             NotStored::Missed => None,
         };
+        let mut transaction = self.begin_ending(key.id).await?;
         let rows = sqlx::query_scalar!(
             r#"-- end_capture
             WITH ended AS (
@@ -95,9 +99,33 @@ impl Store {
             due_at,
             at,
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *transaction)
         .await?;
-        Ok(rows == 1)
+        self.commit_ending(transaction, key.id, rows == 1, at).await
+    }
+
+    /// A transaction that ends a piece of evidence, and may be the last of its verification to do so.
+    async fn begin_ending(&self, id: VerificationId) -> Result<PgTransaction<'static>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        if self.is_wanted(EventType::EvidenceStored) {
+            lock_evidence(&mut transaction, &[id.0]).await?;
+        }
+        Ok(transaction)
+    }
+
+    /// Commits it, with the event that follows.
+    async fn commit_ending(
+        &self,
+        mut transaction: PgTransaction<'static>,
+        id: VerificationId,
+        has_ended: bool,
+        at: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        if has_ended && self.is_wanted(EventType::EvidenceStored) {
+            self.write_evidence_events(&mut transaction, &[id.0], at).await?;
+        }
+        transaction.commit().await?;
+        Ok(has_ended)
     }
 
     /// Makes the leases of captures last for `length` from now; returns the tokens of those that still stand. One
@@ -276,6 +304,7 @@ impl Store {
 
     /// Ends what the provider has deleted by now and nobody is capturing any more.
     pub async fn miss_evidence(&self, now: DateTime<Utc>, limit: i64) -> Result<Vec<MissedEvidence>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
         let rows = sqlx::query!(
             r#"-- miss_evidence
             WITH over AS MATERIALIZED (
@@ -307,8 +336,15 @@ impl Store {
             now,
             limit
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *transaction)
         .await?;
+        if !rows.is_empty() && self.is_wanted(EventType::EvidenceStored) {
+            let mut ids: Vec<Uuid> = rows.iter().map(|row| row.verification_id).collect();
+            ids.sort_unstable();
+            lock_evidence(&mut transaction, &ids).await?;
+            self.write_evidence_events(&mut transaction, &ids, now).await?;
+        }
+        transaction.commit().await?;
         rows.into_iter()
             .map(|row| {
                 Ok(MissedEvidence {

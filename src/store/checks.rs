@@ -134,7 +134,7 @@ impl Store {
         Ok(recorded)
     }
 
-    /// Stores checks of one sort: by one statement, or with evidence by two in one transaction.
+    /// Stores checks of one sort: by one statement, or with evidence or events by several in one transaction.
     async fn record_part(&self, checks: &[&CheckedFinal], are_first: bool) -> Result<Vec<Recorded>, StoreError> {
         let record = async |connection: &mut PgConnection| {
             if are_first {
@@ -143,12 +143,15 @@ impl Store {
                 Self::record_rare_finals(connection, checks).await
             }
         };
-        if checks.iter().all(|check| check.evidence.is_empty()) {
+        let is_alone = |check: &&CheckedFinal| check.evidence.is_empty() && !self.is_wanted(check.status.into());
+        if checks.iter().all(is_alone) {
             return record(&mut *self.pool.acquire().await?).await;
         }
         let mut transaction = self.pool.begin().await?;
         let mut recorded = record(&mut transaction).await?;
         evidence::note(&mut transaction, checks, &mut recorded).await?;
+        self.write_verdict_events(&mut transaction, checks, &recorded).await?;
+        self.write_noted_events(&mut transaction, checks, &recorded).await?;
         transaction.commit().await?;
         Ok(recorded)
     }

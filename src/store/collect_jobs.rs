@@ -103,33 +103,12 @@ impl Store {
     pub async fn next_due(&self, account: &str) -> Result<Option<DateTime<Utc>>, StoreError> {
         let due = sqlx::query_scalar!(
             r#"-- next_due
-            SELECT CASE WHEN min(c.due_at) IS NOT NULL THEN greatest(min(c.due_at), (
+            SELECT CASE WHEN c.due_at IS NOT NULL THEN greatest(c.due_at, (
                 SELECT greatest(a.hold_until, CASE WHEN a.failing_since IS NOT NULL THEN a.probe_at END)
                 FROM accounts a
                 WHERE a.account = $1
             )) END
-            FROM (
-                SELECT (
-                    SELECT j.due_at
-                    FROM collect_jobs j
-                    WHERE j.account = $1
-                    AND j.lane IN (0, 2)
-                    AND j.lease_token IS NULL
-                    ORDER BY j.due_at
-                    LIMIT 1
-                ) AS due_at
-                UNION ALL
-                SELECT (
-                    SELECT j.due_at
-                    FROM collect_jobs j
-                    WHERE j.account = $1
-                    AND j.lane = lanes.lane
-                    AND j.lease_token IS NULL
-                    ORDER BY CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
-                    LIMIT 1
-                )
-                FROM unnest(ARRAY[1, 3]::smallint[]) AS lanes (lane)
-            ) c"#,
+            FROM first_due($1) c"#,
             account
         )
         .fetch_one(&self.pool)
@@ -223,10 +202,8 @@ impl Store {
                     WHERE j.account = $1
                     AND j.lane = lanes.lane
                     AND j.lease_token IS NULL
-                    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
-                        <= lanes.until
-                    ORDER BY
-                        CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
+                    AND lane_place(j.lane, j.hinted_at, j.due_at) <= lanes.until
+                    ORDER BY lane_place(j.lane, j.hinted_at, j.due_at)
                     LIMIT $4
                 ) w
             ), locked AS (

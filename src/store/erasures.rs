@@ -10,14 +10,30 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
+use super::events::NewEvent;
 use super::verifications::lock_transactions;
 use super::{Store, StoreError};
-use crate::domain::VerificationId;
+use crate::domain::{EventType, VerificationId};
 
 /// What the history keeps of a row's detail: which attempt, how it ended, and who acted. Nothing that came from the
 /// provider or was written by a caller.
-const KEPT_DETAILS: [&str; 11] =
-    ["action", "attempt", "by", "evidence", "initialized", "outcome", "read", "recheck", "revision", "state", "status"];
+const KEPT_DETAILS: [&str; 15] = [
+    "action",
+    "attempt",
+    "by",
+    "endpoint",
+    "event_id",
+    "evidence",
+    "initialized",
+    "outcome",
+    "read",
+    "recheck",
+    "result",
+    "revision",
+    "state",
+    "status",
+    "type",
+];
 
 /// Why a verification ended that its erasure ended.
 pub const ERASED: &str = "erased";
@@ -101,6 +117,10 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
+        let told = |r#type| NewEvent { id: new.id, r#type, at: new.at };
+        let ended = (found.verdicts == 0).then(|| told(EventType::Void));
+        let events: Vec<_> = ended.into_iter().chain([told(EventType::Erased)]).collect();
+        self.write_events(&mut transaction, &events).await?;
         transaction.commit().await?;
         self.known.forget(new.account, new.transaction_id);
         Ok(true)

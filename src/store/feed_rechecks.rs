@@ -185,7 +185,7 @@ async fn room(connection: &mut PgConnection, account: &str, most: i64, now: Date
                     AND j.lane = $3
                     AND j.lease_token IS NULL
                     -- Of polls that is due_at.
-                    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= $4
+                    AND lane_place(j.lane, j.hinted_at, j.due_at) <= $4
                     LIMIT $2
                 ) b
             )

@@ -198,19 +198,15 @@ impl Store {
                 FROM unnest($12::smallint[], $13::timestamptz[], $14::timestamptz[]) AS lanes (lane, after, until)
                 CROSS JOIN LATERAL (
                     SELECT j.verification_id, j.lane,
-                        CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
-                            AS place
+                        lane_place(j.lane, j.hinted_at, j.due_at) AS place
                     FROM collect_jobs j
                     WHERE j.account = $1
                     AND j.lane = lanes.lane
                     AND j.lease_token IS NULL
                     AND j.due_at <= $15
-                    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
-                        > lanes.after
-                    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
-                        <= lanes.until
-                    ORDER BY
-                        CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END
+                    AND lane_place(j.lane, j.hinted_at, j.due_at) > lanes.after
+                    AND lane_place(j.lane, j.hinted_at, j.due_at) <= lanes.until
+                    ORDER BY lane_place(j.lane, j.hinted_at, j.due_at)
                     LIMIT (SELECT CASE WHEN lanes.lane < 2 OR $16 THEN most ELSE most_bulk END FROM account)
                 ) c
                 ORDER BY c.lane, c.place

@@ -10,20 +10,25 @@ mod at_risk;
 mod captures;
 mod checks;
 mod collect_jobs;
+mod deliveries;
+mod endpoints;
 mod erasures;
 mod error;
+mod events;
 mod evidence;
 mod feed_rechecks;
 mod hints;
 mod initializations;
 mod known;
 mod lease_due;
+mod live;
 mod migrate;
 mod overview;
 mod receipts;
 mod rechecks;
 mod reconcile;
 mod records;
+mod replays;
 mod retention;
 mod returns;
 mod secrets;
@@ -45,8 +50,11 @@ pub use answers::{AnswerRead, Reader};
 pub use at_risk::{RiskCount, RiskCursor, Window};
 pub use checks::{CheckedFinal, CheckedOpen, Recorded};
 pub use collect_jobs::{Overdue, Sorted};
+pub use deliveries::{Attempt, AttemptEnd, LeasedDelivery};
+pub use endpoints::{DeliveryFilter, DeliveryRow, DeliveryState, EndpointRow};
 pub use erasures::{Destroyed, NewErasure};
 pub use error::StoreError;
+pub use events::Subscriptions;
 pub use evidence::{
     CaptureKey, CaptureLease, EvidenceNote, EvidenceObject, EvidenceRow, MissedEvidence, NotStored, NotedState,
     OrphanedCapture, StoredEvidence,
@@ -55,12 +63,14 @@ pub use feed_rechecks::Fed;
 pub use hints::{AccountToken, Arrival, Arrived, Collect};
 pub use initializations::{Initialization, InitializationEnd, InitializationState, NewInitialization};
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
+pub use live::LiveRow;
 pub use migrate::{MigrationError, Migrations};
 pub use overview::{Happened, OpenCount, RecentVerdict, Unmatched};
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};
 pub use records::{Filter, HistoryRow, Record, RecordEvidence, RecordVerdict};
+pub use replays::{ReplayFilter, Replayed};
 pub use retention::Retained;
 pub use returns::Returned;
 pub use signals::{Signal, Signals};
@@ -87,6 +97,8 @@ const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_m
 pub struct Store {
     pool: PgPool,
     known: Arc<Known>,
+    /// `None`: nobody wants events.
+    subscriptions: Option<Subscriptions>,
 }
 
 impl Store {
@@ -111,7 +123,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        Self { pool, known: Arc::new(Known::default()) }
+        Self { pool, known: Arc::new(Known::default()), subscriptions: None }
     }
 
     /// Whether the database answers.

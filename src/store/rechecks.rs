@@ -160,7 +160,7 @@ impl Store {
                     AND j.lane IN (1, 3)
                     AND j.lease_token IS NULL
                     -- Of these lanes that is due_at.
-                    AND CASE WHEN j.lane IN (0, 2) THEN coalesce(j.hinted_at, TIMESTAMPTZ '9999-12-31 00:00:00+00') ELSE j.due_at END <= $2
+                    AND lane_place(j.lane, j.hinted_at, j.due_at) <= $2
                     AND j.recheck_id IS NULL
                     LIMIT $3
                 )

@@ -77,6 +77,7 @@ impl Store {
             }
             RetentionClass::Callbacks => retain_history(&mut transaction, &place, before, limit, true).await?,
             RetentionClass::History => retain_history(&mut transaction, &place, before, limit, false).await?,
+            RetentionClass::Webhooks => retain_deliveries(&mut transaction, &place, before, limit).await?,
         };
         let more = found.picked >= limit;
         let place = found.last.unwrap_or(place);
@@ -244,6 +245,56 @@ async fn retain_history(
         before,
         limit,
         callbacks
+    )
+    .fetch_one(connection)
+    .await?;
+    let last = row.at.zip(row.id).map(|(at, row)| Place { at, id: Uuid::nil(), row });
+    Ok(Found { picked: row.picked, destroyed: row.destroyed, last })
+}
+
+/// Deliveries that ended, and their events once none is left.
+async fn retain_deliveries(
+    connection: &mut PgConnection,
+    place: &Place,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> Result<Found, StoreError> {
+    let row = sqlx::query!(
+        r#"-- retain: deliveries
+        WITH picked AS MATERIALIZED (
+            SELECT ended_at, delivery_id
+            FROM deliveries
+            WHERE state <> 'pending'
+            AND (ended_at, delivery_id) > ($1, $2)
+            AND ended_at <= $3
+            ORDER BY ended_at, delivery_id
+            LIMIT $4
+            FOR UPDATE
+        ), gone AS (
+            DELETE FROM deliveries
+            WHERE delivery_id = ANY (ARRAY(SELECT delivery_id FROM picked))
+            RETURNING delivery_id, event_id
+        ), told AS (
+            DELETE FROM events
+            WHERE event_id = ANY (ARRAY(SELECT event_id FROM gone))
+            AND NOT EXISTS (
+                SELECT
+                FROM deliveries d
+                WHERE d.event_id = events.event_id
+                AND d.delivery_id <> ALL (ARRAY(SELECT delivery_id FROM gone))
+            )
+        ), last AS (
+            SELECT ended_at, delivery_id
+            FROM picked
+            ORDER BY ended_at DESC, delivery_id DESC
+            LIMIT 1
+        )
+        SELECT (SELECT count(*) FROM picked) AS "picked!", (SELECT count(*) FROM gone) AS "destroyed!",
+            (SELECT ended_at FROM last) AS at, (SELECT delivery_id FROM last) AS id"#,
+        place.at,
+        place.row,
+        before,
+        limit
     )
     .fetch_one(connection)
     .await?;

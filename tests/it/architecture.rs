@@ -10,13 +10,14 @@ const MOST_LINES: usize = 500;
 /// What each module may use of ours. What is not listed may use nothing of ours.
 ///
 /// `lifecycle` stands where tasks are started and stopped: the queues of the service, the loops, the listeners.
-const MAY_USE: [(&str, &[&str]); 6] = [
+const MAY_USE: [(&str, &[&str]); 7] = [
     ("http", &["service", "store", "domain", "clock", "lifecycle"]),
     ("jobs", &["service", "store", "provider", "evidence", "domain", "clock", "lifecycle"]),
-    ("service", &["store", "provider", "evidence", "domain", "clock", "entropy", "lifecycle"]),
-    ("store", &["domain", "clock"]),
+    ("service", &["store", "provider", "evidence", "webhook", "domain", "clock", "entropy", "lifecycle"]),
+    ("store", &["domain", "clock", "entropy"]),
     ("provider", &["domain", "clock", "entropy"]),
     ("evidence", &["domain"]),
+    ("webhook", &["domain", "clock"]),
 ];
 
 /// They put the others together.
@@ -27,7 +28,7 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("axum::", &["http/", "simulator/"]),
     ("maud::", &["http/console/"]),
     ("sqlx::", &["store/", "app/", "private_postgres/"]),
-    ("reqwest::", &["provider/http.rs", "evidence/", "simulator/"]),
+    ("reqwest::", &["provider/http.rs", "evidence/", "webhook/", "simulator/"]),
     ("opendal::", &["evidence/"]),
     ("age::", &["evidence/"]),
     ("std::env::", &["config/"]),

@@ -142,6 +142,17 @@ async fn text(place: &str, response: reqwest::Response) -> (String, Vec<u8>) {
     (place.to_owned(), bytes)
 }
 
+/// Everything that was ever told live.
+async fn events(test: &TestApp, pool: &PgPool) -> (String, Vec<u8>) {
+    let last: i64 = sqlx::query_scalar("SELECT max(history_id) FROM history").fetch_one(pool).await.unwrap();
+    let mut response = test.request(Method::GET, "/events").header("Last-Event-ID", 0).send().await.unwrap();
+    let (mut bytes, end) = (Vec::new(), format!("\nid: {last}\n"));
+    while !holds(&bytes, &end) {
+        bytes.extend(response.chunk().await.unwrap().expect("it goes on"));
+    }
+    ("events".to_owned(), bytes)
+}
+
 /// What Alibaba answers about the person, all of it marked.
 fn alibaba_answer(video: &str) -> String {
     let document = json!({
@@ -446,6 +457,7 @@ async fn no_planted_value_is_found_where_it_does_not_belong_and_none_after_the_e
         found.push(text("history", test.get(&format!("/verifications/{id}/history")).await).await);
     }
     found.push(text("list", test.get("/verifications").await).await);
+    found.push(events(&test, &pool).await);
     for path in ["/metrics", "/readyz", "/healthz"] {
         found.push(text(path, test.get(path).await).await);
     }
@@ -492,6 +504,7 @@ async fn no_planted_value_is_found_where_it_does_not_belong_and_none_after_the_e
             after.push(text(place, test.get(&format!("/verifications/{id}{path}")).await).await);
         }
     }
+    after.push(events(&test, &pool).await);
     after.extend(found.into_iter().filter(|(place, _)| place == "receipt"));
     after.push(text("/metrics", test.get("/metrics").await).await);
     drop(capturing);

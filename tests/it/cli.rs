@@ -94,7 +94,7 @@ async fn help_lists_the_commands_and_each_explains_itself() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    for command in ["serve", "demo", "simulate", "migrate", "config"] {
+    for command in ["serve", "demo", "simulate", "migrate", "config", "doctor", "tail"] {
         assert!(commands.contains(&command), "{command} in {commands:?}");
     }
     for command in commands {
@@ -102,6 +102,41 @@ async fn help_lists_the_commands_and_each_explains_itself() {
         assert_eq!(said.code, Some(0), "{command}: {}", said.err);
         assert!(said.out.contains("Usage: checkback "), "{command}: {}", said.out);
     }
+}
+
+/// The commands that `--help` shows.
+async fn commands() -> Vec<String> {
+    let said = run(&mut checkback(["--help"])).await;
+    let lines = said.out.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn completions_and_manual_pages_know_every_command() {
+    let commands = commands().await;
+    assert!(commands.len() >= 10, "{commands:?}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let said = run(&mut checkback(["completions", shell])).await;
+        assert_eq!(said.code, Some(0), "{shell}: {}", said.err);
+        for command in &commands {
+            assert!(said.out.contains(command.as_str()), "{command} in the script for {shell}");
+        }
+    }
+    let page = run(&mut checkback(["man"])).await.out;
+    assert!(page.contains(".TH checkback 1"), "{page}");
+    for command in &commands {
+        assert!(page.contains(&format!("checkback\\-{command}(1)")), "{command} in {page}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    let said = run(checkback(["man", "--out"]).arg(&pages)).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for command in &commands {
+        let page = std::fs::read_to_string(pages.join(format!("checkback-{command}.1"))).unwrap();
+        assert!(page.contains("SYNOPSIS"), "{command}");
+    }
+    let wrong = run(&mut checkback(["completions", "cmd"])).await;
+    assert_eq!(wrong.code, Some(2));
 }
 
 #[tokio::test]

@@ -88,6 +88,13 @@ async fn a_recheck_counts_first_and_begins_with_yes() {
     let begun = well(&test, "verifications recheck --status failed --yes --json").await;
     assert_eq!(serde_json::from_str::<Value>(&begun).unwrap()["matched"], 1);
     test.until("another verdict", async || (test.verification(&id).await["revision"] == 2).then_some(())).await;
+    let listed = well(&test, "verifications rechecks").await;
+    assert!(listed.contains("status=failed"), "{listed}");
+    let recheck = test.get_json("/rechecks").await["items"][0]["id"].as_str().unwrap().to_owned();
+    let stopped = well(&test, &format!("verifications rechecks --stop {recheck} --json")).await;
+    assert_eq!(serde_json::from_str::<Value>(&stopped).unwrap()["id"], recheck.as_str());
+    let unknown = said(&test, "verifications rechecks --stop nothing").await;
+    assert_eq!((unknown.code, unknown.err.contains("recheck")), (Some(1), true), "{}", unknown.err);
     let wrong = said(&test, "verifications recheck --status waiting").await;
     assert_eq!((wrong.code, wrong.err.contains("filter.status")), (Some(2), true), "{}", wrong.err);
 }

@@ -126,9 +126,8 @@ async fn signing_in_leads_back_and_only_into_the_console() {
     assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
     let page = wrong.text().await.unwrap();
     assert!(page.contains("That is no key") && !page.contains("no-such-key"), "{page}");
-    let location = async |next: &str| {
-        sign_in(&test, KEY, next).await.headers()["location"].to_str().unwrap().to_owned()
-    };
+    let location =
+        async |next: &str| sign_in(&test, KEY, next).await.headers()["location"].to_str().unwrap().to_owned();
     assert_eq!(location("/console/accounts").await, "/console/accounts");
     assert_eq!(location("https://evil.example/").await, "/console");
     assert_eq!(location("//evil.example/").await, "/console");
@@ -233,7 +232,10 @@ async fn each_deed_needs_its_scope_and_its_confirmation() {
     let unreasoned = [("confirmation", "erase"), ("reason", " ")];
     assert_eq!(operator.send(&path("erase"), &unreasoned).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
     let erased = operator.send(&path("erase"), &[("confirmation", "erase"), ("reason", "request 4711")]).await;
-    assert_eq!(erased.headers()["location"].to_str().unwrap(), format!("{}?done=erase", path("").trim_end_matches('/')));
+    assert_eq!(
+        erased.headers()["location"].to_str().unwrap(),
+        format!("{}?done=erase", path("").trim_end_matches('/'))
+    );
     let page = operator.page(&format!("/console/verifications/{id}?done=erase")).await;
     assert!(page.contains("It is erased.") && !page.contains("Ask the provider"), "{page}");
     let history = test.history(&id).await;
@@ -268,7 +270,8 @@ async fn what_comes_from_outside_is_escaped_everywhere() {
         assert_eq!(page.matches("<script").count(), 1, "{path}");
     }
     assert!(browser.page(&one).await.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
-    let given = browser.get(&format!("/console/verifications?account={}", "%22%3E%3Cscript%3E")).await.text().await.unwrap();
+    let given =
+        browser.get(&format!("/console/verifications?account={}", "%22%3E%3Cscript%3E")).await.text().await.unwrap();
     assert!(given.contains("&quot;&gt;&lt;script&gt;"), "{given}");
 }
 
@@ -284,7 +287,8 @@ async fn every_answer_forbids_what_is_not_from_here() {
         .map(str::to_owned)
         .collect();
     assert_eq!(assets.len(), 3, "{assets:?}");
-    let others = ["/console/nothing", "/console/verifications/nothing", "/console/verifications?status=x", "/console/login"];
+    let others =
+        ["/console/nothing", "/console/verifications/nothing", "/console/verifications?status=x", "/console/login"];
     for path in PAGES.iter().chain(&others).map(|path| (*path).to_owned()).chain(assets.iter().cloned()) {
         let answer = browser.get(&path).await;
         let headers = answer.headers().clone();
@@ -295,7 +299,13 @@ async fn every_answer_forbids_what_is_not_from_here() {
             continue;
         }
         let policy = header("content-security-policy");
-        for part in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "form-action 'self'"] {
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "frame-ancestors 'none'",
+            "form-action 'self'",
+        ] {
             assert!(policy.contains(part), "{path}: {policy}");
         }
         assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
@@ -317,7 +327,8 @@ async fn every_answer_forbids_what_is_not_from_here() {
 async fn evidence_is_shown_by_a_form_that_is_recorded_and_by_nothing_else() {
     let more = key("viewer", "\"read\"");
     let test =
-        TestApp::with(Setup { account: "qps = 100000\nreturn_images = true".to_owned(), more, ..Setup::default() }).await;
+        TestApp::with(Setup { account: "qps = 100000\nreturn_images = true".to_owned(), more, ..Setup::default() })
+            .await;
     let id = passed(&test, json!({})).await;
     test.until("stored", async || {
         let body = test.verification(&id).await;
@@ -338,7 +349,10 @@ async fn evidence_is_shown_by_a_form_that_is_recorded_and_by_nothing_else() {
     let shown = browser.send(&format!("{one}/evidence/face_image"), &[]).await;
     assert_eq!(shown.status(), StatusCode::OK);
     assert!(shown.headers()["content-type"].to_str().unwrap().starts_with("image/"));
-    assert_eq!((&shown.headers()["cache-control"], &shown.headers()["content-disposition"]), (&"no-store".parse().unwrap(), &"inline".parse().unwrap()));
+    assert_eq!(
+        (&shown.headers()["cache-control"], &shown.headers()["content-disposition"]),
+        (&"no-store".parse().unwrap(), &"inline".parse().unwrap())
+    );
     assert!(!shown.bytes().await.unwrap().is_empty());
     assert_eq!(reads().await, 1);
     let raw = browser.send(&format!("{one}/raw"), &[]).await;
@@ -408,7 +422,10 @@ async fn the_first_page_tells_what_is_at_risk_and_which_account_fails() {
     super::support::planted::held_job(&pool, id, Some(at), false).await;
     test.advance(std::time::Duration::from_secs(3));
     let page = browser.page("/console").await;
-    assert!(page.contains("Something may be lost") && page.contains("8m 57s left") && page.contains(&id.to_string()), "{page}");
+    assert!(
+        page.contains("Something may be lost") && page.contains("8m 57s left") && page.contains(&id.to_string()),
+        "{page}"
+    );
     let fail = "UPDATE accounts SET failing_since = $1, failing_reason = 'bad_key', failing_code = 'No.Such.Key', probe_at = $2";
     let now = test.clock.now();
     sqlx::query(fail).bind(now).bind(now + chrono::TimeDelta::hours(1)).execute(&pool).await.unwrap();
@@ -417,6 +434,28 @@ async fn the_first_page_tells_what_is_at_risk_and_which_account_fails() {
     assert!(page.contains("1 account is failing: alibaba-sg") && page.contains("No.Such.Key"), "{page}");
     let accounts = browser.page("/console/accounts").await;
     assert!(accounts.contains("What to do: ") && accounts.contains("the key is unknown or disabled"), "{accounts}");
+}
+
+#[tokio::test]
+async fn a_disabled_endpoint_is_shown_and_enabled_again_by_operators_alone() {
+    let webhook = "[[webhooks]]\nname = \"app\"\nurl = \"http://127.0.0.1:9/idv?token=planted\"\n\
+                   secrets = [\"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\"]\n";
+    let more = format!("{}{webhook}", key("viewer", "\"read\""));
+    let test = TestApp::with(Setup { more, ..Setup::default() }).await;
+    let pool = test.database.pool().await;
+    let disable = "UPDATE endpoints SET disabled_at = $1, disabled_reason = 'it answered 410'";
+    sqlx::query(disable).bind(test.clock.now()).execute(&pool).await.unwrap();
+    let viewer = Browser::signed_in(&test, "key-of-viewer").await;
+    let page = viewer.page("/console/webhooks").await;
+    assert!(page.contains("it answered 410") && !page.contains("planted") && !page.contains("whsec"), "{page}");
+    assert!(!page.contains("/enable"), "{page}");
+    let enable = "/console/webhooks/app/enable";
+    assert_eq!(viewer.send(enable, &[]).await.status(), StatusCode::FORBIDDEN);
+    let operator = Browser::signed_in(&test, KEY).await;
+    assert!(operator.page("/console/webhooks").await.contains("Enable app again"));
+    assert_eq!(operator.send(enable, &[]).await.status(), StatusCode::SEE_OTHER);
+    assert!(!operator.page("/console/webhooks").await.contains("it answered 410"));
+    assert_eq!(operator.send("/console/webhooks/nobody/enable", &[]).await.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

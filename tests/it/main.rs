@@ -25,8 +25,12 @@ mod console;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod doctor;
 #[cfg(feature = "simulator")]
 mod erasure;
+#[cfg(feature = "simulator")]
+mod events;
 #[cfg(feature = "simulator")]
 mod evidence;
 #[cfg(feature = "simulator")]
@@ -56,9 +60,13 @@ mod rotation;
 #[cfg(feature = "simulator")]
 mod schedule;
 mod support;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod tail;
 #[cfg(feature = "simulator")]
 mod thirty_days;
 mod vectors;
+#[cfg(feature = "simulator")]
+mod webhooks;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod why;
 mod zoloz;

@@ -153,7 +153,8 @@ async fn plant(test: &TestApp) -> Plan {
     let retry = Job { faults: 4, last_error: unavailable, ..heard };
     plan.open("a retry", ACCOUNT, retry, ("retry_scheduled", "provider", Some(60))).await;
     plan.open("not completed", ACCOUNT, heard, ("not_completed", "person", Some(60))).await;
-    plan.open("pending", ACCOUNT, Job { last_error: Some("P"), ..heard }, ("result_pending", "provider", Some(60))).await;
+    plan.open("pending", ACCOUNT, Job { last_error: Some("P"), ..heard }, ("result_pending", "provider", Some(60)))
+        .await;
     plan.open("of a gone account", "gone", poll, ("account_not_configured", "operator", None)).await;
     sqlx::query("UPDATE accounts SET hold_until = $1 WHERE account = 'held'")
         .bind(plan.at(45))
@@ -163,7 +164,8 @@ async fn plant(test: &TestApp) -> Plan {
     plan.open("throttled", "held", heard, ("throttled", "provider", Some(45))).await;
     for trouble in TROUBLES {
         let account = name_of(trouble);
-        let fail = "UPDATE accounts SET failing_since = $2, failing_reason = $3, failing_code = 'The.Code', probe_at = $4
+        let fail =
+            "UPDATE accounts SET failing_since = $2, failing_reason = $3, failing_code = 'The.Code', probe_at = $4
             WHERE account = $1";
         let failing = sqlx::query(fail).bind(&account).bind(plan.at(-100)).bind(trouble).bind(plan.at(500));
         failing.execute(&plan.pool).await.unwrap();
@@ -252,7 +254,8 @@ async fn what_may_be_lost_and_what_was_refused_is_told_beside() {
 
     let captured = plan.verification(ACCOUNT, 3601, true).await;
     plan.verdict(captured, "passed", Some("200")).await;
-    let evidence = "INSERT INTO evidence (verification_id, kind, account, state, noted_at, deadline, attempts, due_at, reason,
+    let evidence =
+        "INSERT INTO evidence (verification_id, kind, account, state, noted_at, deadline, attempts, due_at, reason,
             lease_token, leased_until)
         VALUES ($1, 'video', $2, 'pending', $3, $4, 2, $4, 'the link answered 403', $1, '2100-01-01'),
             ($1, 'face_image', $2, 'missed', $3, $4, 1, $4, 'the image is no Base64', NULL, NULL)";
@@ -295,8 +298,7 @@ fn every_code_is_in_the_document() {
     let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md")).unwrap();
     let (_, section) = document.split_once("## Why").unwrap();
     let section = section.split("\n## ").next().unwrap();
-    let rows: Vec<&str> =
-        section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let rows: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     for code in checkback::service::why::CODES {
         assert!(rows.contains(&code), "docs/api.md does not say what {code} means");
     }

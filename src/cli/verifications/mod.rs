@@ -3,6 +3,7 @@
 mod erase;
 mod list;
 mod recheck;
+mod rechecks;
 mod register;
 mod show;
 
@@ -25,6 +26,8 @@ pub enum Command {
     Erase(erase::Arguments),
     /// Ask the provider again about every final verification that a filter matches.
     Recheck(recheck::Arguments),
+    /// List rechecks, newest first, or stop one.
+    Rechecks(rechecks::Arguments),
 }
 
 pub async fn run(environment: &Environment, command: &Command) -> Outcome {
@@ -35,5 +38,6 @@ pub async fn run(environment: &Environment, command: &Command) -> Outcome {
         Command::Collect(arguments) => show::collect(environment, arguments).await,
         Command::Erase(arguments) => erase::run(environment, arguments).await,
         Command::Recheck(arguments) => recheck::run(environment, arguments).await,
+        Command::Rechecks(arguments) => rechecks::run(environment, arguments).await,
     }
 }

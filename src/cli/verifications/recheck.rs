@@ -82,7 +82,7 @@ pub async fn run(environment: &Environment, arguments: &Arguments) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let id = text(&begun.body["id"]);
-    output::line(&format!("Recheck {id} is running. To stop it: DELETE /rechecks/{id}"));
+    output::line(&format!("Recheck {id} is running. To stop it: checkback verifications rechecks --stop {id}"));
     if std::io::stdout().is_terminal() {
         output::line("It goes on when this command is ended.");
         follow(&client, &id).await?;

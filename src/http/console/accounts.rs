@@ -105,7 +105,8 @@ fn section(api: &Api, condition: &Condition<'_>, rate: Option<f64>, now: DateTim
         }
     };
     let failing = condition.health.as_ref().and_then(|health| health.failing.as_ref());
-    let trouble = failing.and_then(|failing| Trouble::ALL.into_iter().find(|trouble| trouble.as_str() == failing.reason));
+    let trouble =
+        failing.and_then(|failing| Trouble::ALL.into_iter().find(|trouble| trouble.as_str() == failing.reason));
     html! {
         section.card #(account.name) {
             h2 { (account.name) }

@@ -74,7 +74,9 @@ async fn ask(api: &Api, id: PathId, request: Request, deed: Done) -> Page {
         Collect::AlreadyFinal(status) => {
             Err(Problem::already_final(format!("It is {status} by now. Load its page anew.")).into())
         }
-        Collect::Erased => Err(Problem::already_final("It was erased, so the provider is never asked about it again.").into()),
+        Collect::Erased => {
+            Err(Problem::already_final("It was erased, so the provider is never asked about it again.").into())
+        }
     }
 }
 

@@ -87,6 +87,7 @@ pub fn router() -> Router<Api> {
         .route("/console/verifications/{id}/evidence/{kind}", post(reveal::evidence))
         .route("/console/unmatched", get(unmatched::page))
         .route("/console/webhooks", get(webhooks::page))
+        .route("/console/webhooks/{name}/enable", post(webhooks::enable))
         .route("/console/accounts", get(accounts::page))
         .route("/console/configuration", get(configuration::page))
         .route("/console/assets/{name}", get(assets::asset))

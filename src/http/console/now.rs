@@ -18,7 +18,7 @@ use crate::domain::{FinalStatus, HistoryKind};
 use crate::http::{Api, Problem, answered};
 use crate::service::account::Account;
 use crate::service::why::span;
-use crate::store::{AccountHealth, OpenCount, Record, RecentVerdict, Window};
+use crate::store::{AccountHealth, OpenCount, RecentVerdict, Record, Window};
 
 /// For so long what was read counts as new.
 const FRESH: TimeDelta = TimeDelta::seconds(2);

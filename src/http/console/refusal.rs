@@ -88,7 +88,7 @@ impl IntoResponse for Refusal {
             Self::Problem(problem) => {
                 let errors = problem.errors.as_deref().unwrap_or_default();
                 (problem.status, problem.title, &*problem.detail, errors)
-            },
+            }
             Self::Other(refused) => {
                 let (status, title, detail) = refused.page();
                 (status, title, detail, &[][..])

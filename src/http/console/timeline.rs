@@ -63,7 +63,9 @@ fn sentence(kind: HistoryKind, detail: &Map<String, Value>) -> String {
     match kind {
         HistoryKind::Registered if detail.get("initialized") == Some(&Value::Bool(true)) => "started here".to_owned(),
         HistoryKind::Registered => String::new(),
-        HistoryKind::Callback if part("source").as_deref() == Some("return") => "the person's browser came back".to_owned(),
+        HistoryKind::Callback if part("source").as_deref() == Some("return") => {
+            "the person's browser came back".to_owned()
+        }
         HistoryKind::Callback => match (part("passed"), part("sub_code")) {
             (None, None) => "it claims nothing".to_owned(),
             (passed, code) => {
@@ -96,7 +98,9 @@ fn sentence(kind: HistoryKind, detail: &Map<String, Value>) -> String {
                 bracketed("reason")
             ),
         },
-        HistoryKind::Operator if detail.get("recheck") == Some(&Value::Bool(true)) => "ask the provider again".to_owned(),
+        HistoryKind::Operator if detail.get("recheck") == Some(&Value::Bool(true)) => {
+            "ask the provider again".to_owned()
+        }
         HistoryKind::Operator => "ask the provider now".to_owned(),
         HistoryKind::Erased => format!(
             "by {}{}",

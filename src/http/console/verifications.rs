@@ -75,7 +75,8 @@ fn asked(uri: &Uri) -> Result<Asked, Problem> {
             parse(text)
         }
     }
-    let status = query.take("status", kept(&mut given.status, |text| text.parse::<Status>().map_err(|_| "is no status")));
+    let status =
+        query.take("status", kept(&mut given.status, |text| text.parse::<Status>().map_err(|_| "is no status")));
     let account = query.take("account", kept(&mut given.account, list::text));
     let transaction_id = query.take("transaction_id", kept(&mut given.transaction_id, list::text));
     let merchant_biz_id = query.take("merchant_biz_id", kept(&mut given.merchant_biz_id, list::text));
@@ -263,10 +264,7 @@ mod tests {
         assert_eq!(asked.filter.status, Some(Status::Final(FinalStatus::Failed)));
         assert_eq!(asked.filter.account, None);
         assert_eq!(asked.filter.registered_after.unwrap().to_rfc3339(), "2026-01-31T12:00:00+00:00");
-        assert_eq!(
-            asked.given.address(),
-            "status=failed&transaction_id=a%26b&registered_after=2026%2D01%2D31T12%3A00"
-        );
+        assert_eq!(asked.given.address(), "status=failed&transaction_id=a%26b&registered_after=2026%2D01%2D31T12%3A00");
         let wrong: Uri = "/console/verifications?status=lost".parse().unwrap();
         assert_eq!(super::asked(&wrong).err().unwrap().code(), "query_invalid");
     }

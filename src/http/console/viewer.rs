@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn nobody_is_led_out_of_the_console() {
         assert_eq!(inside("/console/verifications?status=failed"), "/console/verifications?status=failed");
-        for other in ["", "//evil.example", "/consoles", "https://evil.example/console", "/console\\x", "/console/logout"]
+        for other in
+            ["", "//evil.example", "/consoles", "https://evil.example/console", "/console\\x", "/console/logout"]
         {
             assert_eq!(inside(other), "/console", "{other}");
         }
@@ -230,9 +231,8 @@ mod tests {
 
     #[test]
     fn forms_of_other_sites_are_known_by_their_origin() {
-        let from = |origin: &str| {
-            own_origin(&headers(&[(header::HOST, "10.0.0.1:8081"), (header::ORIGIN, origin)])).is_ok()
-        };
+        let from =
+            |origin: &str| own_origin(&headers(&[(header::HOST, "10.0.0.1:8081"), (header::ORIGIN, origin)])).is_ok();
         assert!(from("http://10.0.0.1:8081") && from("https://10.0.0.1:8081"));
         assert!(!from("http://10.0.0.1") && !from("null") && !from("http://evil.example"));
         let site = header::HeaderName::from_static("sec-fetch-site");

@@ -32,7 +32,7 @@ use self::sign::{Acs3Request, FORM_TYPE, Parameter, Signer};
 use super::http::{HttpAnswer, HttpClient, HttpError};
 use super::images::Wanted;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, DeleteAnswer, Explanation, Provider, read_body};
+use super::{Answer, CheckRequest, DeleteAnswer, Explanation, Probe, Provider, read_body};
 
 const VERSION: &str = "2022-08-09";
 const METHOD: &str = "POST";
@@ -138,6 +138,16 @@ impl AlibabaClient {
             return outcome::interpret(called.reading);
         }
         codes::classify(called.status, code, called.retry_after.as_deref())
+    }
+
+    /// Asks about a transaction that nobody has: whoever may ask at all is told that there is none.
+    async fn ask_about_nothing(&self) -> Result<(), ProviderError> {
+        let nobodys = self.entropy.hex32();
+        let request = CheckRequest { transaction_id: nobodys.clone(), merchant_biz_id: nobodys, product: None };
+        match self.check(&request).await {
+            Ok(_) | Err(ProviderError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes one signed call with a fresh time and nonce. A refused time is dealt with here, for all operations.
@@ -272,6 +282,10 @@ impl AlibabaClient {
 impl Provider for AlibabaClient {
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
         Box::pin(self.check(request))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Box::pin(self.ask_about_nothing())
     }
 
     fn explain<'a>(&'a self, request: &'a CheckRequest) -> Explanation<'a> {

@@ -11,6 +11,7 @@ pub mod gateway;
 mod initialize;
 pub mod keys;
 pub mod outcome;
+mod probe;
 pub mod products;
 pub mod sign;
 pub mod wire;
@@ -27,7 +28,7 @@ use crate::entropy::Entropy;
 use self::products::Product;
 use super::http::HttpClient;
 use super::initialize::{Beside, InitializeAnswer, InitializeRequest, Prepared, WrongMember};
-use super::{Answer, CheckRequest, DeleteAnswer, Provider, read_body};
+use super::{Answer, CheckRequest, DeleteAnswer, Probe, Provider, read_body};
 
 pub use answer::Auth;
 pub use gateway::{Gateway, ZolozSettings};
@@ -68,6 +69,10 @@ impl ZolozClient {
 impl Provider for ZolozClient {
     fn check_result<'a>(&'a self, request: &'a CheckRequest) -> Answer<'a> {
         Box::pin(self.check(request))
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Box::pin(self.test_authentication())
     }
 
     fn delete<'a>(&'a self, request: &'a CheckRequest) -> DeleteAnswer<'a> {

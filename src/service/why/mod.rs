@@ -14,8 +14,7 @@ use super::refused::Refused;
 use crate::domain::schedule::Lane;
 use crate::domain::{FinalStatus, Status, Trouble, VerificationId};
 use crate::store::{
-    Erasure, EvidencePart, LostInitialization, ProviderPart, Record, RecordVerdict, StoreError, Surroundings,
-    Work,
+    Erasure, EvidencePart, LostInitialization, ProviderPart, Record, RecordVerdict, StoreError, Surroundings, Work,
 };
 
 mod codes;
@@ -194,8 +193,14 @@ fn deadlines(situation: &Situation<'_>) -> Option<Deadlines> {
 fn open(situation: &Situation<'_>) -> Statement {
     let Situation { record, now, .. } = *situation;
     let Some(work) = &situation.around.work else {
-        return Statement::new("work_missing", Who::Operator, "It is open, and there is no work on it. That must never be.")
-            .remedy("Run `checkback reconcile` and report what it says. POST /verifications/{id}/collect helps nothing here.");
+        return Statement::new(
+            "work_missing",
+            Who::Operator,
+            "It is open, and there is no work on it. That must never be.",
+        )
+        .remedy(
+            "Run `checkback reconcile` and report what it says. POST /verifications/{id}/collect helps nothing here.",
+        );
     };
     if let Some(deadlines) = deadlines(situation).filter(|deadlines| deadlines.result <= now) {
         return Statement::new(
@@ -253,7 +258,8 @@ fn blocked(situation: &Situation<'_>) -> Option<Statement> {
             failing.reason,
             failing.code
         );
-        let mut statement = Statement::new(code, who, summary).next("One call tries whether it is mended.", health.probe_at);
+        let mut statement =
+            Statement::new(code, who, summary).next("One call tries whether it is mended.", health.probe_at);
         let remedy = trouble.map_or("a newer version of the service says what this means", Trouble::remedy);
         statement.remedy = Some(sentence(remedy));
         return Some(statement);
@@ -314,9 +320,10 @@ fn scheduled(situation: &Situation<'_>, work: &Work, due_at: DateTime<Utc>) -> S
             return Statement::new("check_due", Who::Nobody, "A callback was accepted, and a check is due.")
                 .next("The provider is asked.", due_at);
         }
-        let since = record.hinted_at.or(record.callback_at).map_or_else(String::new, |at| {
-            format!(" It was said {} ago that the person finished.", span(now - at))
-        });
+        let since = record
+            .hinted_at
+            .or(record.callback_at)
+            .map_or_else(String::new, |at| format!(" It was said {} ago that the person finished.", span(now - at)));
         let summary = format!("The provider says that the flow is not completed ({error}).{since}");
         return Statement::new("not_completed", Who::Person, summary)
             .remedy("The person may have come back to the flow: they have to finish it.")
@@ -340,7 +347,11 @@ fn scheduled(situation: &Situation<'_>, work: &Work, due_at: DateTime<Utc>) -> S
     let summary = format!(
         "Registered {} ago, and nothing has said yet that the person finished.{}",
         span(now - record.registered_at),
-        if record.checks > 0 { format!(" Polled {}.", counted(u64::from(record.checks), "time")) } else { String::new() }
+        if record.checks > 0 {
+            format!(" Polled {}.", counted(u64::from(record.checks), "time"))
+        } else {
+            String::new()
+        }
     );
     Statement::new("waiting_for_person", Who::Person, summary)
         .remedy("If your app knows that the person is done, send POST /verifications/{id}/collect.")
@@ -353,8 +364,12 @@ fn recheck(situation: &Situation<'_>, work: &Work) -> Statement {
         return Statement { code: "recheck_running", ..running };
     }
     let due_at = situation.record.due_at.unwrap_or(work.due_at);
-    Statement::new("recheck_due", Who::Nobody, "It has a verdict, and the provider is asked again: for evidence, or because somebody wished so.")
-        .next("Another answer becomes a new revision.", due_at)
+    Statement::new(
+        "recheck_due",
+        Who::Nobody,
+        "It has a verdict, and the provider is asked again: for evidence, or because somebody wished so.",
+    )
+    .next("Another answer becomes a new revision.", due_at)
 }
 
 /// What ended it.
@@ -374,10 +389,9 @@ fn ended(situation: &Situation<'_>, verdict: &RecordVerdict) -> Statement {
         FinalStatus::Void if verdict.sub_code.is_some() => {
             say("void_ended", Who::App, "The flow ended without an outcome").remedy(begin_anew)
         }
-        FinalStatus::Void => say("void_not_completed", Who::Person, "Nobody completed it").remedy(begin_anew).next(
-            "A callback, or POST /verifications/{id}/collect, has the provider asked once more.",
-            None,
-        ),
+        FinalStatus::Void => say("void_not_completed", Who::Person, "Nobody completed it")
+            .remedy(begin_anew)
+            .next("A callback, or POST /verifications/{id}/collect, has the provider asked once more.", None),
         FinalStatus::Expired => say("expired", Who::Operator, "Lost").remedy(format!(
             "Find out why no check succeeded until {}: the history says. {begin_anew}",
             time(deadlines(situation).map_or(verdict.decided_at, |deadlines| deadlines.result))
@@ -393,7 +407,11 @@ fn erased(situation: &Situation<'_>, erased_at: DateTime<Utc>) -> Statement {
     let at = time(erased_at);
     let pending = situation.erasure.and_then(|erasure| Some((erasure, erasure.due_at?)));
     let Some((erasure, due_at)) = pending else {
-        return Statement::new("erased", Who::Nobody, format!("It was erased at {at}; only ids, status and times are left."));
+        return Statement::new(
+            "erased",
+            Who::Nobody,
+            format!("It was erased at {at}; only ids, status and times are left."),
+        );
     };
     let part = |place: &str, reason: Option<&String>| {
         format!("the {place}{}", reason.map(|reason| format!(" ({reason})")).unwrap_or_default())

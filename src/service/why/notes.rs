@@ -15,14 +15,17 @@ pub(super) fn at_risk(situation: &Situation<'_>) -> Vec<Statement> {
     let mut all = Vec::new();
     if record.expect_video && record.hinted_at.is_some() {
         if deadlines.video <= now {
-            let summary = format!("The provider deleted the video at {}, before a result was read.", time(deadlines.video));
-            all.push(Statement::new("video_deadline_over", Who::Nobody, summary).next(
-                "The verdict is still collected; the video will be missed.",
-                None,
-            ));
+            let summary =
+                format!("The provider deleted the video at {}, before a result was read.", time(deadlines.video));
+            all.push(
+                Statement::new("video_deadline_over", Who::Nobody, summary)
+                    .next("The verdict is still collected; the video will be missed.", None),
+            );
         } else if deadlines.video <= later(now, half(account.video_retention)) {
             let summary = format!("The provider deletes the video in {}.", span(deadlines.video - now));
-            all.push(Statement::new("video_at_risk", Who::Operator, summary).next("It is deleted there.", deadlines.video));
+            all.push(
+                Statement::new("video_at_risk", Who::Operator, summary).next("It is deleted there.", deadlines.video),
+            );
         }
     }
     if deadlines.result > now && deadlines.result <= later(now, half(account.result_retention)) {
@@ -56,9 +59,10 @@ pub(super) fn notes(situation: &Situation<'_>, main: &str) -> Vec<Statement> {
     }
     if let Some(refused) = situation.refused.filter(|_| main != "callback_token_wrong") {
         let summary = format!("{} for it came with a wrong token.", counted(refused.callbacks, "callback"));
-        all.push(Statement::new("callback_token_wrong", Who::App, summary).remedy(
-            "Register the callback_token that Initialize was given as CallbackToken.",
-        ));
+        all.push(
+            Statement::new("callback_token_wrong", Who::App, summary)
+                .remedy("Register the callback_token that Initialize was given as CallbackToken."),
+        );
     }
     if record.verdict.is_none() && record.hinted_at.is_none() && record.callback_at.is_some() {
         let summary = "A callback came, and there is no token to tell whether it is the provider's: it makes a check due \
@@ -81,12 +85,17 @@ fn pending(kind: &str, reason: &str, video: Option<&VideoWork>) -> Statement {
         return Statement::new("image_pending", Who::Nobody, format!("The {kind} is not stored yet{reason}."))
             .next("It is stored, or the provider is asked for it again.", None);
     };
-    let asked = if video.attempts > 0 { format!(" after {}", counted(u64::from(video.attempts), "attempt")) } else { String::new() };
+    let asked = if video.attempts > 0 {
+        format!(" after {}", counted(u64::from(video.attempts), "attempt"))
+    } else {
+        String::new()
+    };
     let summary =
         format!("The video is not stored yet{asked}{reason}. The provider deletes it at {}.", time(video.deadline));
     match video.due_at {
-        Some(due_at) => Statement::new("video_pending", Who::Provider, summary).next("The provider is asked for it again.", due_at),
+        Some(due_at) => {
+            Statement::new("video_pending", Who::Provider, summary).next("The provider is asked for it again.", due_at)
+        }
         None => Statement::new("video_pending", Who::Nobody, summary).next("It is being downloaded.", None),
     }
 }
-

@@ -57,8 +57,7 @@ fn waiting() -> Case {
         leased: false,
         lease_over: false,
     };
-    let health =
-        AccountHealth { account: "alibaba-sg".into(), failing: None, hold_until: None, probe_at: None };
+    let health = AccountHealth { account: "alibaba-sg".into(), failing: None, hold_until: None, probe_at: None };
     let around = Surroundings { work: Some(work), video: None, health: Some(health) };
     Case { record, around, account: Some(account()), erasure: None, refused: None, now: at(NOW) }
 }
@@ -331,12 +330,7 @@ fn what_else_is_to_be_known_is_told_beside() {
             App,
             "1 callback for it",
         ),
-        (
-            collecting().with(|case| case.record.hinted_at = None),
-            "callback_unauthenticated",
-            App,
-            "every 30 seconds",
-        ),
+        (collecting().with(|case| case.record.hinted_at = None), "callback_unauthenticated", App, "every 30 seconds"),
         (
             waiting().with(|case| {
                 case.account.as_ref().unwrap().pacing.set_poll_interval(Duration::from_mins(42));

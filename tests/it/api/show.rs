@@ -111,3 +111,26 @@ async fn waiting_for_one_that_is_not_there_is_refused_at_once() {
     let response = test.get("/verifications/01980c5e-8c1f-7d52-a3c4-0a6b5f7e9d21?wait=60").await;
     problem(response, 404, "verification_not_found").await;
 }
+
+#[tokio::test]
+async fn who_waits_with_a_tag_hears_of_a_change_at_once_and_of_none_at_the_end() {
+    let test = TestApp::start().await;
+    let (transaction, id) = test.begin(CreateTransaction::default(), json!({ "callback_token": "right" })).await;
+    let tag = test.get(&format!("/verifications/{id}")).await.headers()[header::ETAG].clone();
+    let ask = |wait: u32| {
+        let path = format!("/verifications/{id}?wait={wait}");
+        test.request(Method::GET, &path).header(header::IF_NONE_MATCH, tag.clone()).send()
+    };
+    let begun = Instant::now();
+    assert_eq!(ask(1).await.unwrap().status(), 304);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the wait ended unchanged");
+    test.simulator.complete(&transaction, Complete::default()).await.unwrap();
+    let finals = test.app.as_ref().unwrap().service.finals.clone();
+    let (answer, ()) = tokio::join!(ask(60), async {
+        test.until("somebody waits", || async { (!finals.awaited().is_empty()).then_some(()) }).await;
+        assert_eq!(test.callback(&transaction, Some("right")).await.status(), 200);
+    });
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_ne!(answer.headers()[header::ETAG], tag);
+}

@@ -204,6 +204,7 @@ impl TestApp {
         // Whoever looks once a second need not be waited for.
         if let Some(app) = &self.app {
             app.service.wakes.all_accounts();
+            app.service.wake_webhooks();
         }
     }
 
@@ -294,7 +295,8 @@ impl TestApp {
         let mut connection = PgConnection::connect_with(&self.database.options()).await.expect("a connection");
         let busy = "SELECT EXISTS (SELECT FROM hints)
             OR EXISTS (SELECT FROM collect_jobs WHERE lease_token IS NOT NULL)
-            OR EXISTS (SELECT FROM evidence WHERE lease_token IS NOT NULL)";
+            OR EXISTS (SELECT FROM evidence WHERE lease_token IS NOT NULL)
+            OR EXISTS (SELECT FROM deliveries WHERE lease_token IS NOT NULL)";
         self.until("at rest", async || {
             let is_busy: bool = sqlx::query_scalar(busy).fetch_one(&mut connection).await.expect("an answer");
             (!is_busy).then_some(())

@@ -8,5 +8,7 @@ pub mod environment;
 pub mod planted;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 pub mod process;
+#[cfg(feature = "simulator")]
+pub mod receiver;
 #[cfg(feature = "embedded-postgres")]
 pub mod scratch;

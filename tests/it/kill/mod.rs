@@ -3,10 +3,11 @@
 //! How often, how many and with which seed comes from the environment; `scripts/torture` runs a longer form.
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
+mod service;
+mod videos;
+
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,10 +16,10 @@ use checkback::simulator::{CreateTransaction, Fault, FaultKind, Settings, Simula
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 
+use self::service::{Service, scratch, signal};
 use super::support::app::{ACCOUNT, KEY, http_client};
 use super::support::database::{TestDatabase, database};
 use super::support::environment::{self, number};
@@ -31,129 +32,6 @@ const QPS: u32 = 1000;
 
 /// As many verifications as there is time for.
 const UNBOUNDED: usize = 1_000_000_000;
-
-fn free_port() -> u16 {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// The binary with its configuration; each start is another process.
-struct Service {
-    folder: tempfile::TempDir,
-    public: SocketAddr,
-    internal: SocketAddr,
-    database_url: Option<String>,
-    child: Option<Child>,
-    http: reqwest::Client,
-}
-
-impl Service {
-    /// Without `database_url` it runs a private Postgres with full durability.
-    fn new(folder: tempfile::TempDir, simulator: SocketAddr, database_url: Option<String>) -> Self {
-        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (public, internal) = (address(free_port()), address(free_port()));
-        let digest = hex::encode(Sha256::digest(KEY));
-        let data_dir = folder.path().join("data");
-        let config = format!(
-            r#"
-            [server]
-            public_listen = "{public}"
-            internal_listen = "{internal}"
-            [database]
-            data_dir = "{}"
-            [[auth.keys]]
-            name = "test"
-            sha256 = "{digest}"
-            scopes = ["register", "read"]
-            [accounts.{ACCOUNT}]
-            kind = "alibaba"
-            endpoint = "http://{simulator}"
-            access_key_id = "sim-key-id"
-            access_key_secret = "sim-key-secret"
-            qps = {QPS}
-            return_images = false
-            [evidence]
-            url = "file:{}"
-            "#,
-            data_dir.display(),
-            folder.path().join("evidence").display()
-        );
-        std::fs::write(folder.path().join("config.toml"), config).unwrap();
-        Self { folder, public, internal, database_url, child: None, http: http_client() }
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-
-    fn start(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_checkback"));
-        command.args(["serve", "--config"]).arg(self.folder.path().join("config.toml")).env_clear();
-        for name in ["PATH", "CHECKBACK_POSTGRES_BIN"] {
-            if let Some(value) = environment::variable(name) {
-                command.env(name, value);
-            }
-        }
-        if let Some(url) = &self.database_url {
-            command.env("DATABASE_URL", url);
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::from(log.try_clone().unwrap())).stderr(Stdio::from(log));
-        self.child = Some(command.spawn().unwrap());
-    }
-
-    /// Waits until it is ready; how long that took.
-    async fn ready(&mut self) -> Duration {
-        let started = Instant::now();
-        let url = format!("http://{}/readyz", self.internal);
-        loop {
-            if let Ok(answer) = self.http.get(&url).send().await
-                && answer.status() == 200
-            {
-                return started.elapsed();
-            }
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
-            assert!(ended.is_none(), "the service ended by itself:\n{}", log());
-            assert!(started.elapsed() < Duration::from_mins(1), "never ready:\n{}", log());
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    /// SIGTERM; how long it took to end well.
-    async fn stop(&mut self) -> Duration {
-        let mut child = self.child.take().unwrap();
-        let started = Instant::now();
-        signal("TERM", child.id());
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "{status}: {}", std::fs::read_to_string(self.log()).unwrap_or_default());
-                return started.elapsed();
-            }
-            assert!(started.elapsed() < Duration::from_secs(20), "it does not stop");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn signal(name: &str, process: u32) {
-    assert!(Command::new("kill").args([format!("-{name}"), process.to_string()]).status().unwrap().success());
-}
 
 /// What the senders know: transactions whose callback was acknowledged, and how often.
 #[derive(Default)]
@@ -171,6 +49,8 @@ struct Senders {
     begun: AtomicUsize,
     most: usize,
     stop: AtomicBool,
+    /// Every flow has a video.
+    videos: bool,
 }
 
 impl Senders {
@@ -183,10 +63,13 @@ impl Senders {
             let token = format!("token-{:032x}", random.random::<u128>());
             let transaction = self
                 .simulator
-                .create(CreateTransaction { completed: Some(true), ..Default::default() })
+                .create(CreateTransaction { completed: Some(true), doc_video: self.videos, ..Default::default() })
                 .unwrap()
                 .transaction_id;
-            let body = json!({ "account": ACCOUNT, "transaction_id": transaction, "callback_token": token });
+            let body = json!({
+                "account": ACCOUNT, "transaction_id": transaction, "callback_token": token,
+                "expect_video": self.videos,
+            });
             let register = || http.post(format!("http://{}/verifications", self.internal)).bearer_auth(KEY).json(&body);
             let answer = self.until_acknowledged(register).await;
             let id = answer.json::<Value>().await.ok().and_then(|body| body["id"].as_str().map(str::to_owned));
@@ -229,21 +112,6 @@ async fn simulator() -> (Simulator, SocketAddr) {
     simulator.add_fault(slow).unwrap();
     simulator.add_fault(Fault { share: Some(0.03), ..Fault::default() }).unwrap();
     (simulator, address)
-}
-
-fn scratch() -> tempfile::TempDir {
-    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    tempfile::Builder::new().prefix("kill-").permissions(everybody).tempdir_in(reachable_folder()).unwrap()
-}
-
-#[cfg(feature = "embedded-postgres")]
-fn reachable_folder() -> &'static Path {
-    super::support::scratch::folder()
-}
-
-#[cfg(not(feature = "embedded-postgres"))]
-fn reachable_folder() -> PathBuf {
-    std::env::temp_dir()
 }
 
 /// Every registration has exactly one verdict, and every acknowledged callback is on record.
@@ -295,7 +163,13 @@ struct Torture {
 }
 
 impl Torture {
-    async fn new(name: &str, simulator: (Simulator, SocketAddr), database_url: Option<String>, most: usize) -> Self {
+    async fn new(
+        name: &str,
+        simulator: (Simulator, SocketAddr),
+        database_url: Option<String>,
+        most: usize,
+        videos: bool,
+    ) -> Self {
         let seed = number("CHECKBACK_TORTURE_SEED", u64::from(std::process::id()));
         let mut said = std::io::stderr().lock();
         let _ = std::io::Write::write_fmt(&mut said, format_args!("{name}: CHECKBACK_TORTURE_SEED={seed}\n"));
@@ -311,6 +185,7 @@ impl Torture {
             begun: AtomicUsize::new(0),
             most,
             stop: AtomicBool::new(false),
+            videos,
         });
         Self { service, senders, random: StdRng::seed_from_u64(seed) }
     }
@@ -348,7 +223,7 @@ async fn nothing_acknowledged_is_lost_when_the_service_is_killed_again_and_again
     let simulator = simulator().await;
     let calls = simulator.0.clone();
     let database = database().await;
-    let mut torture = Torture::new("kill", simulator, Some(database.url().to_owned()), most).await;
+    let mut torture = Torture::new("kill", simulator, Some(database.url().to_owned()), most, false).await;
     let senders = Arc::clone(&torture.senders);
     let mut sending = torture.send();
     let mut starts = Vec::new();
@@ -402,7 +277,7 @@ async fn nothing_acknowledged_is_lost_when_the_service_is_killed_again_and_again
 async fn a_stop_answers_what_is_under_way_and_leaves_the_rest_ready_for_the_next() {
     let simulator = simulator().await;
     let database = database().await;
-    let mut torture = Torture::new("stop", simulator, Some(database.url().to_owned()), UNBOUNDED).await;
+    let mut torture = Torture::new("stop", simulator, Some(database.url().to_owned()), UNBOUNDED, false).await;
     let senders = Arc::clone(&torture.senders);
     let mut sending = torture.send();
     let pool = pool_of(&database).await;
@@ -452,7 +327,7 @@ async fn all_final(service: &Service, patience: Duration) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_private_postgres_is_killed_too() {
     let kills = number("CHECKBACK_TORTURE_DATABASE_KILLS", 4);
-    let mut torture = Torture::new("database", simulator().await, None, UNBOUNDED).await;
+    let mut torture = Torture::new("database", simulator().await, None, UNBOUNDED, false).await;
     let data_dir = torture.service.folder.path().join("data");
     let senders = Arc::clone(&torture.senders);
     let mut sending = torture.send();
