@@ -97,8 +97,7 @@ pub fn router() -> Router<Api> {
 /// What every answer carries.
 async fn protect(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    let always: [(HeaderName, &str); 5] = [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+    let always: [(HeaderName, &str); 4] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         // With no referrer at all, forms would be sent with the origin "null".
@@ -108,6 +107,7 @@ async fn protect(mut response: Response) -> Response {
     for (name, value) in always {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

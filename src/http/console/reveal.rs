@@ -16,6 +16,9 @@ use crate::http::{Api, Problem, REQUEST_ID, answered};
 use crate::service::evidence::EvidenceRead;
 use crate::store::{AnswerRead, Reader};
 
+/// A browser puts an image into a document of its own making, which has styles.
+const IMAGE_POLICY: &str = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+
 pub async fn evidence(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -44,6 +47,7 @@ pub async fn evidence(
     // A browser shows images and nothing else here; a player would ask for parts of a video again and again.
     let is_image = object.content_type.starts_with("image/");
     let disposition = if is_image { "inline" } else { "attachment" };
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(IMAGE_POLICY));
     response.headers_mut().insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
     Ok(response)
 }

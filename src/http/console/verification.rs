@@ -124,11 +124,19 @@ fn verdict(record: &Record, now: DateTime<Utc>) -> Markup {
                 dt { "Decided" } dd { (when(verdict.decided_at, now)) }
                 @if let Some(code) = &verdict.sub_code { dt { "Code" } dd { code { (code) } } }
                 @if verdict.revision > 1 { dt { "Revision" } dd { (verdict.revision) } }
-                @for (name, value) in &scores {
-                    dt { (name) }
-                    dd.score { (score(name, value)) (value) }
+            }
+            @if !scores.is_empty() {
+                h3 { "Scores" }
+                dl.facts {
+                    @for (name, value) in &scores {
+                        dt { (name) }
+                        dd.score { (score(name, value)) (value) }
+                    }
                 }
-                @for (name, value) in &signals { dt { (name) } dd { (value) } }
+            }
+            @if !signals.is_empty() {
+                h3 { "Signals" }
+                dl.facts { @for (name, value) in &signals { dt { (name) } dd { (value) } } }
             }
         }
     }
