@@ -25,12 +25,12 @@ const FRESH: TimeDelta = TimeDelta::seconds(2);
 /// How far back the charts go, where there are not too many verdicts.
 const CHARTED: TimeDelta = TimeDelta::hours(1);
 /// How many verdicts they look at.
-const VERDICTS: i64 = 4000;
+const VERDICTS: i64 = 2000;
 const BUCKETS: usize = 30;
 /// Rates are of this time.
 const RECENT: TimeDelta = TimeDelta::seconds(30);
 /// How much of what happened rates look at.
-const HAPPENED: i64 = 4000;
+const HAPPENED: i64 = 1500;
 /// How much open work is counted.
 const OPEN: i64 = 20_000;
 /// How many of what is at risk are shown.
