@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
@@ -27,7 +27,7 @@ use crate::private_postgres::{Durability, Options as PostgresOptions, PrivatePos
 use crate::rotation::{Providers, Rotation, callback_token};
 use crate::service::Service;
 use crate::service::account::{Account, Pacing, Rotating, Starting};
-use crate::store::{Migrations, Store};
+use crate::store::{Access, Migrations, Store};
 use crate::telemetry;
 
 pub use evidence::store as evidence_store;
@@ -62,7 +62,7 @@ impl Default for Options {
 
 /// The database that the configuration names, or a private server that was started for it.
 pub struct Database {
-    options: PgConnectOptions,
+    access: Access,
     #[cfg(feature = "embedded-postgres")]
     private: Option<PrivatePostgres>,
 }
@@ -71,14 +71,14 @@ impl Database {
     /// Starts the private server when no database is configured.
     pub async fn open(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
         if let Some(url) = &config.database.url {
-            // The parser's error may quote the URL, and with it the password.
-            let options = url.expose_secret().parse().map_err(|_| {
-                anyhow::anyhow!(
-                    "database.url cannot be read: it must look like postgres://user:password@host:5432/name"
-                )
-            })?;
+            let listen = config.database.listen_url.as_ref();
+            let access = Access {
+                options: parse("database.url", url)?,
+                listen: listen.map(|url| parse("database.listen_url", url)).transpose()?,
+                transaction_pooling: config.database.transaction_pooling,
+            };
             return Ok(Self {
-                options,
+                access,
                 #[cfg(feature = "embedded-postgres")]
                 private: None,
             });
@@ -106,7 +106,7 @@ impl Database {
             extra_settings: Vec::new(),
         })
         .await?;
-        Ok(Self { options: server.connect_options(), private: Some(server) })
+        Ok(Self { access: server.connect_options().into(), private: Some(server) })
     }
 
     #[cfg(not(feature = "embedded-postgres"))]
@@ -117,7 +117,7 @@ impl Database {
     }
 
     pub fn store(&self, max_connections: u32) -> Store {
-        Store::new(self.options.clone(), max_connections)
+        Store::new(self.access.clone(), max_connections)
     }
 
     /// Stops the private server, if there is one.
@@ -133,6 +133,13 @@ impl Database {
     pub fn close(self) -> std::future::Ready<anyhow::Result<()>> {
         std::future::ready(Ok(()))
     }
+}
+
+fn parse(key: &str, url: &SecretString) -> anyhow::Result<PgConnectOptions> {
+    // The parser's error may quote the URL, and with it the password.
+    url.expose_secret()
+        .parse()
+        .map_err(|_| anyhow::anyhow!("{key} cannot be read: it must look like postgres://user:password@host:5432/name"))
 }
 
 /// A running service.
@@ -268,19 +275,21 @@ async fn prepare(store: &Store, migrate: bool) -> anyhow::Result<bool> {
         if applied > 0 {
             info!(applied, "migrations were applied");
         }
-        return Ok(true);
     }
-    match store.migrations().await.context("the database could not be looked at")? {
-        Migrations::Current => Ok(true),
+    let found = store.migrations().await.context("the database could not be looked at")?;
+    match found {
+        Migrations::Current => {}
+        Migrations::Newer(newer) => {
+            info!(newer, "the database has newer migrations: an upgrade is under way, or this version is a step back");
+        }
         Migrations::Pending(pending) => {
             warn!(pending, "migrations are pending: not ready until `checkback migrate` was run");
-            Ok(false)
         }
         Migrations::Foreign => {
             warn!("the database has migrations that this version does not know: not ready");
-            Ok(false)
         }
     }
+    Ok(found.are_enough())
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnection;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection, Row};
 
 use super::Database;
+use crate::store::Access;
 
 /// Longer than a server that is well takes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,27 +20,42 @@ pub struct Unreached {
 }
 
 impl Database {
-    /// Connects once; tells the server's version.
+    /// Connects once, and where there is a way past a pooler that way too; tells the server's version.
     pub async fn reach(&self) -> Result<String, Unreached> {
-        let options = self.options.clone().disable_statement_logging();
-        let place = match options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => format!("{}:{}", options.get_host(), options.get_port()),
-        };
-        let ask = async {
-            let mut connection = PgConnection::connect_with(&options).await?;
-            let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await?;
-            connection.close().await?;
-            Ok::<_, sqlx::Error>(version)
-        };
-        match tokio::time::timeout(PATIENCE, ask).await {
-            Ok(Ok(version)) => Ok(version),
-            Ok(Err(error)) => Err(explain(&place, &error)),
-            Err(_) => Err(Unreached {
-                says: format!("{place} does not answer within {} s", PATIENCE.as_secs()),
-                remedy: "check host and port in database.url, and that no firewall is in between",
-            }),
+        let Access { options, listen, transaction_pooling } = &self.access;
+        // Poolers refuse this setting.
+        let options = if *transaction_pooling { options.clone().extra_float_digits(None) } else { options.clone() };
+        let version = reach(options).await?;
+        if let Some(listen) = listen {
+            reach(listen.clone()).await.map_err(|unreached| Unreached {
+                says: format!("database.listen_url: {}", unreached.says),
+                remedy: "correct database.listen_url: the same database as database.url, past the pooler",
+            })?;
         }
+        Ok(version)
+    }
+}
+
+async fn reach(options: PgConnectOptions) -> Result<String, Unreached> {
+    let options = options.disable_statement_logging();
+    let place = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    let ask = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        // Not prepared: a pooler may be in between.
+        let version = sqlx::raw_sql("SHOW server_version").fetch_one(&mut connection).await?.try_get(0)?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(version)
+    };
+    match tokio::time::timeout(PATIENCE, ask).await {
+        Ok(Ok(version)) => Ok(version),
+        Ok(Err(error)) => Err(explain(&place, &error)),
+        Err(_) => Err(Unreached {
+            says: format!("{place} does not answer within {} s", PATIENCE.as_secs()),
+            remedy: "check host and port in database.url, and that no firewall is in between",
+        }),
     }
 }
 

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod health;
 mod migrate;
+mod openapi;
 mod output;
 mod reconcile;
 mod serve;
@@ -71,6 +72,8 @@ enum Command {
     Completions(completions::Completions),
     /// Print the manual page, or write one for each command.
     Man(completions::Man),
+    /// Print the API's document (OpenAPI 3.1), as `/openapi.json` serves it.
+    Openapi,
     /// Ask the running service whether it lives; for container health checks.
     #[command(hide = true)]
     Health,
@@ -123,7 +126,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Serve(options) => serve::run(&configured(file, &environment)?, &environment, &options).await,
         #[cfg(all(feature = "simulator", feature = "embedded-postgres"))]
-        Command::Demo(options) => demo::run(&environment, &options).await,
+        Command::Demo(options) => Box::pin(demo::run(&environment, &options)).await,
         #[cfg(feature = "simulator")]
         Command::Simulate(options) => simulate::run(&options).await,
         Command::Migrate => migrate::run(&configured(file, &environment)?, &environment).await,
@@ -135,6 +138,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Man(options) => completions::man(&options),
         Command::Reconcile(options) => reconcile::run(&environment, &options).await,
         Command::Webhooks(command) => webhooks::run(&environment, &command).await,
+        Command::Openapi => openapi::run(),
         Command::Health => health::run(&configured(file, &environment)?).await,
     }
 }

@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 
+use super::openapi::requests::{Arrival200, Arrival202, CallbackRequest};
 use super::{Api, Problem, answered, body};
 use crate::domain::TokenHash;
 use crate::service::accept_callback::{Body, MalformedCallback, Notice};
@@ -17,7 +18,75 @@ use crate::store::{AccountToken, Arrival, Arrived};
 const ACCEPTED: &str = r#"{"status":"accepted"}"#;
 const UNMATCHED: &str = r#"{"status":"unmatched"}"#;
 
-pub async fn accept(State(api): State<Api>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+/// Take a callback, its parameters in the query
+///
+/// What a provider sends when a person is done. It is a hint: nothing of it reaches a verdict. It is answered after
+/// what the answer says is committed. Names are matched without regard to case, unknown ones are ignored.
+#[utoipa::path(
+    get,
+    path = "/callbacks/{account}",
+    operation_id = "accept_callback",
+    tag = "callbacks",
+    params(
+        ("account" = String, Path, description = "Name of an account in the configuration.", example = "alibaba-sg"),
+        ("transactionId" = String, Query, min_length = 1, max_length = 128,
+            pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x1f\\x7f-\\x9f\\s][^\\x00-\\x1f\\x7f-\\x9f]*$",
+            example = "hksbd5b4dfdf6b71176a57174345482d"),
+        ("callbackToken" = Option<String>, Query, max_length = 512, description = "The token that was registered.",
+            example = "7ca5c68d869344ea8eeb30cdfd544544"),
+        ("passed" = Option<String>, Query, description = "A claim; kept in the history.", example = "Y"),
+        ("subCode" = Option<String>, Query, description = "A claim; kept in the history.", example = "200"),
+    ),
+    responses(
+        (status = 200, description = "Recorded; the provider is asked now.", body = Arrival200),
+        (status = 202, description = "Not registered yet; kept for 24 hours.", body = Arrival202),
+    ),
+    extensions(
+        ("x-listener" = json!("public")),
+        ("x-required-scope" = json!(null)),
+        ("x-problems" = json!([
+            "account_unknown", "callback_malformed", "callback_token_mismatch", "transaction_unknown",
+            "database_unavailable", "overloaded", "stopping",
+        ])),
+    ),
+)]
+pub async fn accept(state: State<Api>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    take(state, name, request).await
+}
+
+/// Take a callback, its parameters in a form, in JSON or in the query
+///
+/// Query and body are read as one.
+#[utoipa::path(
+    post,
+    path = "/callbacks/{account}",
+    operation_id = "accept_posted_callback",
+    tag = "callbacks",
+    params(("account" = String, Path, description = "Name of an account in the configuration.", example = "alibaba-sg")),
+    request_body(content(
+        (CallbackRequest = "application/json", example = json!({
+            "transactionId": "hksbd5b4dfdf6b71176a57174345482d", "callbackToken": "7ca5c68d869344ea8eeb30cdfd544544",
+            "passed": "Y", "subCode": "200"})),
+        (CallbackRequest = "application/x-www-form-urlencoded"),
+    )),
+    responses(
+        (status = 200, description = "Recorded; the provider is asked now.", body = Arrival200),
+        (status = 202, description = "Not registered yet; kept for 24 hours.", body = Arrival202),
+    ),
+    extensions(
+        ("x-listener" = json!("public")),
+        ("x-required-scope" = json!(null)),
+        ("x-problems" = json!([
+            "account_unknown", "callback_malformed", "callback_unsupported", "callback_token_mismatch",
+            "transaction_unknown", "body_too_large", "database_unavailable", "overloaded", "stopping",
+        ])),
+    ),
+)]
+pub async fn accept_posted(state: State<Api>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    take(state, name, request).await
+}
+
+async fn take(State(api): State<Api>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
     let Some(account) = name.ok().and_then(|Path(name)| api.service.accounts.get(&name)) else {
         // The name may be anything, so it is no label.
         count("", "account_unknown");

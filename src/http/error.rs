@@ -1,4 +1,4 @@
-//! Every way in which a request is refused, as `application/problem+json`.
+//! Every way in which a request is refused. How a problem is written is in [`super::problem_body`].
 //!
 //! A problem says what happened, why, and what to do. Its `code` is stable; `docs/api.md` lists them all, and a test
 //! holds that list against [`CODES`]. What went wrong inside is logged where it was handled; a 5xx tells nothing of it.
@@ -6,9 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::http::StatusCode;
 use tracing::error;
 
 pub use super::field_error::FieldError;
@@ -65,22 +63,11 @@ pub const CODES: [(&str, u16); 38] = [
 #[derive(Debug)]
 pub struct Problem {
     pub(super) status: StatusCode,
-    code: &'static str,
+    pub(super) code: &'static str,
     pub(super) title: &'static str,
     pub(super) detail: Cow<'static, str>,
     pub(super) errors: Option<Vec<FieldError>>,
-    retry_after: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<&'a [FieldError]>,
+    pub(super) retry_after: Option<u32>,
 }
 
 impl Problem {
@@ -481,27 +468,5 @@ impl From<NotAccepted> for Problem {
             NotAccepted::Turned(Turned::Full) => Self::overloaded(),
             NotAccepted::Turned(Turned::Stopping) => Self::stopping(),
         }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = Body {
-            r#type: format!("urn:checkback:problem:{}", self.code),
-            title: self.title,
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            code: self.code,
-            errors: self.errors.as_deref(),
-        };
-        let text = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response();
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
     }
 }

@@ -3,11 +3,15 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// One wrong member of a body or a query.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
+    /// Empty for the body as a whole.
+    #[schema(value_type = String)]
     pub field: Cow<'static, str>,
+    #[schema(value_type = String)]
     pub message: Cow<'static, str>,
 }
 

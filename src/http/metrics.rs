@@ -15,6 +15,17 @@ use tower::{Layer, Service};
 use super::auth::Scope;
 use super::{Api, Problem};
 
+/// Metrics, as Prometheus reads them
+///
+/// Needs no key with `server.open_metrics = true`.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "show_metrics",
+    tag = "service",
+    responses((status = 200, description = "Text format 0.0.4.", body = String, content_type = "text/plain")),
+    extensions(("x-required-scope" = json!("read")), ("x-problems" = json!([]))),
+)]
 pub async fn render(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
     if !api.open_metrics {
         api.keys.require(&headers, Scope::Read)?;

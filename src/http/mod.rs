@@ -6,11 +6,14 @@ mod auth;
 mod body;
 mod callbacks;
 mod console;
+mod docs;
 mod error;
 mod events;
 mod field_error;
 mod health;
 mod metrics;
+mod openapi;
+mod problem_body;
 mod rechecks;
 mod reconcile;
 mod returns;
@@ -40,6 +43,7 @@ pub use auth::{Key, Keys, Scope};
 pub use console::{Console, Setting};
 pub use error::{CODES, Problem};
 use metrics::CountLayer;
+pub use openapi::document;
 pub use server::serve;
 
 /// How long the database may take for one step of a request.
@@ -80,7 +84,7 @@ impl Deref for Api {
 /// What the internet reaches.
 pub fn public_router(api: &Api) -> Router {
     let router = Router::new()
-        .route("/callbacks/{account}", get(callbacks::accept).post(callbacks::accept))
+        .route("/callbacks/{account}", get(callbacks::accept).post(callbacks::accept_posted))
         .route("/returns/{account}", get(returns::go_on))
         .route("/healthz", get(health::live));
     finish(router, api, "public")
@@ -105,6 +109,8 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/webhooks/{name}/enable", post(webhooks::enable))
         .route("/webhooks/{name}/test", post(webhooks::test))
         .route("/events", get(events::listen))
+        .route("/openapi.json", get(openapi::show))
+        .route("/docs", get(docs::show))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

@@ -9,10 +9,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::auth::Scope;
 use super::error::FieldError;
+use super::openapi::requests::RecheckRequest;
+use super::openapi::words;
 use super::verifications::body::time;
 use super::verifications::list::{LIMIT, parse_limit, parse_time, text};
 use super::verifications::query::Query;
@@ -33,32 +36,83 @@ struct Wish {
     unknown: Map<String, Value>,
 }
 
-#[derive(Serialize)]
+/// Null matches everything.
+#[derive(Serialize, ToSchema)]
 struct FilterBody<'a> {
+    #[schema(schema_with = words::maybe_final_status, required)]
     status: Option<&'static str>,
+    #[schema(required)]
     account: Option<&'a str>,
+    #[schema(required)]
     sub_code: Option<&'a str>,
+    #[schema(required)]
     reason_contains: Option<&'a str>,
+    #[schema(required, format = DateTime)]
     registered_after: Option<String>,
+    #[schema(required, format = DateTime)]
     registered_before: Option<String>,
 }
 
-#[derive(Serialize)]
-struct RecheckBody<'a> {
+/// Asking again about everything that a filter matches.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Recheck)]
+pub(super) struct RecheckBody<'a> {
+    #[schema(format = "uuid")]
     id: String,
+    #[schema(schema_with = words::recheck_state)]
     state: &'static str,
+    #[schema(inline)]
     filter: FilterBody<'a>,
+    /// How many the filter matched at the beginning.
     matched: i64,
+    /// Asked about, or passed over.
     done: i64,
+    /// Of those, passed over because they had an open check already, or were erased.
     skipped: i64,
+    /// In line, not asked about yet.
     waiting: i64,
+    /// Have another verdict since.
     revised: i64,
+    #[schema(format = DateTime)]
     created_at: String,
+    /// The name of the key; null with `auth.mode = "none"`.
+    #[schema(required)]
     created_by: Option<&'a str>,
+    #[schema(required, format = DateTime)]
     ended_at: Option<String>,
     /// Only in the answer that says how long it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = words::estimate)]
     estimate: Option<Value>,
+}
+
+/// The answer to a wish.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Begun)]
+pub(super) enum Begun<'a> {
+    Recheck(RecheckBody<'a>),
+    DryRun(DryRun),
+}
+
+/// What a recheck would ask about.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DryRun {
+    matched: i64,
+    /// By account and status.
+    #[schema(schema_with = words::counts)]
+    accounts: Map<String, Value>,
+    #[schema(schema_with = words::estimate)]
+    estimate: Value,
+}
+
+/// One page.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Rechecks<'a> {
+    items: Vec<RecheckBody<'a>>,
+    /// Send it as `cursor` for the next page; null on the last.
+    #[schema(required)]
+    next_cursor: Option<String>,
 }
 
 fn render(recheck: &Recheck) -> RecheckBody<'_> {
@@ -90,7 +144,38 @@ fn seconds(estimate: &Estimate) -> Value {
     json!({ "seconds": estimate.takes.as_secs().saturating_add(u64::from(estimate.takes.subsec_nanos() > 0)) })
 }
 
-/// `POST /rechecks`
+/// Ask again about everything that a filter matches
+///
+/// About final verifications, at the rate that nothing else of the account needs. While a recheck with the same filter
+/// runs, the same wish is answered with 200 and that one.
+#[utoipa::path(
+    post,
+    path = "/rechecks",
+    operation_id = "begin_recheck",
+    tag = "rechecks",
+    request_body(content = RecheckRequest, examples(
+        ("dry_run" = (summary = "Only count", value = json!({
+            "filter": {"status": "unresolvable", "account": "alibaba-sg"}, "dry_run": true}))),
+        ("begin" = (summary = "Begin", value = json!({
+            "filter": {"status": "unresolvable", "account": "alibaba-sg"}}))),
+    )),
+    responses(
+        (status = 201, description = "It began.", body = RecheckBody,
+            headers(("Location" = String, description = "Where it is shown.")),
+            links(
+                ("show" = (operation_id = "show_recheck", parameters(("id" = "$response.body#/id")))),
+                ("stop" = (operation_id = "stop_recheck", parameters(("id" = "$response.body#/id")))),
+            )),
+        (status = 200, description = "With `dry_run` what it would ask about, else the same one that runs.",
+            body = Begun),
+    ),
+    extensions(
+        ("x-required-scope" = json!("operate")),
+        ("x-problems" = json!([
+            "body_malformed", "body_unsupported", "body_too_large", "body_invalid", "database_unavailable",
+        ])),
+    ),
+)]
 pub async fn create(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let by = api.keys.require(&parts.headers, Scope::Operate)?;
@@ -102,18 +187,33 @@ pub async fn create(State(api): State<Api>, request: Request) -> Result<Response
             statuses[part.status.as_str()] = part.matched.into();
             accounts
         });
-        let body = json!({ "matched": estimate.matched(), "accounts": accounts, "estimate": seconds(&estimate) });
-        return Ok(Json(body).into_response());
+        let body = DryRun { matched: estimate.matched(), accounts, estimate: seconds(&estimate) };
+        return Ok(Json(Begun::DryRun(body)).into_response());
     }
     let (id, is_new) = answered(api.service.begin_recheck(&filter, &estimate.parts, by)).await?;
     let recheck = answered(api.service.store.recheck(id)).await?.ok_or_else(Problem::recheck_not_found)?;
     let body = RecheckBody { estimate: Some(seconds(&estimate)), ..render(&recheck) };
     let place = HeaderValue::from_str(&format!("/rechecks/{id}")).map_err(|_| Problem::internal())?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, [(header::LOCATION, place)], Json(body)).into_response())
+    Ok((status, [(header::LOCATION, place)], Json(Begun::Recheck(body))).into_response())
 }
 
-/// `GET /rechecks`
+/// List rechecks, newest first
+#[utoipa::path(
+    get,
+    path = "/rechecks",
+    operation_id = "list_rechecks",
+    tag = "rechecks",
+    params(
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Items of a page; 50 when absent.", example = 50),
+        ("cursor" = Option<String>, Query, format = "uuid", description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page.", body = Rechecks)),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["query_invalid", "database_unavailable"])),
+    ),
+)]
 pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let mut query = Query::of(&uri);
@@ -129,8 +229,8 @@ pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Resul
         rechecks.truncate(most);
         next_cursor = rechecks.last().map(|last| last.id.to_string());
     }
-    let items: Vec<_> = rechecks.iter().map(render).collect();
-    Ok(Json(json!({ "items": items, "next_cursor": next_cursor })).into_response())
+    let items = rechecks.iter().map(render).collect();
+    Ok(Json(Rechecks { items, next_cursor }).into_response())
 }
 
 type PathId = Result<Path<String>, PathRejection>;
@@ -139,13 +239,39 @@ fn parse_id(id: PathId) -> Result<Uuid, Problem> {
     id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(Problem::recheck_not_found)
 }
 
-/// `GET /rechecks/{id}`
+/// How far a recheck has come
+#[utoipa::path(
+    get,
+    path = "/rechecks/{id}",
+    operation_id = "show_recheck",
+    tag = "rechecks",
+    params(("id" = String, Path, format = "uuid", description = "The `id` that `POST /rechecks` returned.")),
+    responses((status = 200, description = "As it stands.", body = RecheckBody)),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["recheck_not_found", "database_unavailable"])),
+    ),
+)]
 pub async fn show(State(api): State<Api>, id: PathId, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     answer(&api, parse_id(id)?).await
 }
 
-/// `DELETE /rechecks/{id}`
+/// Stop a recheck
+///
+/// Nothing more comes into line, and what waits there untouched is taken back. Checks that were made once already go on.
+#[utoipa::path(
+    delete,
+    path = "/rechecks/{id}",
+    operation_id = "stop_recheck",
+    tag = "rechecks",
+    params(("id" = String, Path, format = "uuid", description = "The `id` that `POST /rechecks` returned.")),
+    responses((status = 200, description = "As it stands.", body = RecheckBody)),
+    extensions(
+        ("x-required-scope" = json!("operate")),
+        ("x-problems" = json!(["recheck_not_found", "database_unavailable"])),
+    ),
+)]
 pub async fn stop(State(api): State<Api>, id: PathId, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Operate)?;
     let id = parse_id(id)?;

@@ -18,6 +18,30 @@ const DONE: &str = "You can close this window.\n";
 /// More are not tried: a provider sends one or two.
 const MOST_STATES: usize = 4;
 
+/// Take the person's browser back
+///
+/// The way from the provider to the `return_url` of the registration. `state` is made and signed by Checkback; nothing
+/// else is looked at. A check is made due, at most every 30 seconds.
+#[utoipa::path(
+    get,
+    path = "/returns/{account}",
+    operation_id = "go_back",
+    tag = "callbacks",
+    params(
+        ("account" = String, Path, description = "Name of an account in the configuration.", example = "alibaba-sg"),
+        ("state" = Option<String>, Query, description = "Names the verification."),
+        ("response" = Option<String>, Query, description = "ZOLOZ: JSON with a member `state`."),
+    ),
+    responses(
+        (status = 303, description = "To the `return_url`.", headers(("Location" = String, description = "There."))),
+        (status = 200, description = "The registration has no `return_url`.", body = String),
+    ),
+    extensions(
+        ("x-listener" = json!("public")),
+        ("x-required-scope" = json!(null)),
+        ("x-problems" = json!(["account_unknown", "return_state_invalid", "database_unavailable"])),
+    ),
+)]
 pub async fn go_on(State(api): State<Api>, name: Result<Path<String>, PathRejection>, uri: Uri) -> Response {
     let Some(account) = name.ok().and_then(|Path(name)| api.service.accounts.get(&name)) else {
         // The name may be anything, so it is no label.

@@ -284,13 +284,13 @@ fn parse_window(
             wrong(name, "is required");
             None
         }
-        Some(value) => match value.as_str().map(parse_time) {
-            Some(Ok(time)) => Some(time),
-            _ => {
+        Some(value) => {
+            let time = value.as_str().and_then(|text| parse_time(text).ok());
+            if time.is_none() {
                 wrong(name, "must be a time such as 2026-01-31T12:00:00Z");
-                None
             }
-        },
+            time
+        }
     };
     let (since, until) = (read(since, None), read(until, Some(api.service.clock.now())));
     let wanted: Option<Vec<EventType>> = match &types.1 {

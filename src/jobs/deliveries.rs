@@ -15,7 +15,7 @@ use super::steps::persist;
 use super::upkeep::stops_within;
 use crate::lifecycle::Tasks;
 use crate::service::Service;
-use crate::service::webhooks::Endpoint;
+use crate::service::webhooks::{Endpoint, Webhooks};
 use crate::store::LeasedDelivery;
 
 /// Attempts under way at a time, for each endpoint and replica.
@@ -35,7 +35,7 @@ impl Deliveries {
     /// Starts the loops of all endpoints.
     pub fn start(service: &Service, tasks: &Tasks) -> Self {
         let deliveries = Self { service: service.clone(), tasks: tasks.clone(), held: Arc::default() };
-        for endpoint in service.webhooks.iter().flat_map(|webhooks| webhooks.all()) {
+        for endpoint in service.webhooks.iter().flat_map(Webhooks::all) {
             tasks.spawn(deliveries.clone().deliver(Arc::clone(endpoint)));
             tasks.spawn(deliveries.clone().measure(Arc::clone(endpoint)));
         }
@@ -99,7 +99,7 @@ impl Deliveries {
     async fn attempt(self, endpoint: Arc<Endpoint>, leased: LeasedDelivery, permit: OwnedSemaphorePermit) {
         let lost = || {
             warn!(verification.id = %leased.event.verification, endpoint = endpoint.name,
-            "the lease of a delivery was lost; somebody else sends it")
+                "the lease of a delivery was lost; somebody else sends it");
         };
         match self.service.send_event(&endpoint, &leased).await {
             None => lost(),

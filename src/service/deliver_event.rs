@@ -8,7 +8,7 @@ use super::Service;
 use super::webhooks::{Endpoint, Unsigned};
 use crate::clock::later;
 use crate::domain::schedule::{DELIVERY_ATTEMPTS, after_delivery};
-use crate::store::{Attempt, AttemptEnd, LeasedDelivery, StoreError};
+use crate::store::{Attempt, AttemptEnd, DeliveryLease, LeasedDelivery, StoreError};
 use crate::webhook::Sent;
 
 /// How long a lease lasts without being renewed.
@@ -24,8 +24,16 @@ impl Service {
     /// Leases what is due at an endpoint, at most `limit`.
     pub async fn lease_deliveries(&self, endpoint: &str, limit: i64) -> Result<Vec<LeasedDelivery>, StoreError> {
         let now = self.clock.now();
-        let token = self.entropy.token();
-        self.store.lease_deliveries(endpoint, token, limit, LEASE, FAILING_AFTER, later(now, PROBE), now).await
+        let lease = DeliveryLease {
+            endpoint,
+            token: self.entropy.token(),
+            limit,
+            length: LEASE,
+            failing_after: FAILING_AFTER,
+            probe_over_at: later(now, PROBE),
+            now,
+        };
+        self.store.lease_deliveries(&lease).await
     }
 
     /// One attempt. `None` when the lease was lost meanwhile: somebody else sends it, perhaps again.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgTransaction;
 use uuid::Uuid;
 
 use super::events::lock_evidence;
 use super::evidence::{CaptureKey, MissedEvidence, NotStored, OrphanedCapture, StoredEvidence, kind_of};
+use super::pool::Transaction;
 use super::{Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{EventType, VerificationId};
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// A transaction that ends a piece of evidence, and may be the last of its verification to do so.
-    async fn begin_ending(&self, id: VerificationId) -> Result<PgTransaction<'static>, StoreError> {
+    async fn begin_ending(&self, id: VerificationId) -> Result<Transaction, StoreError> {
         let mut transaction = self.pool.begin().await?;
         if self.is_wanted(EventType::EvidenceStored) {
             lock_evidence(&mut transaction, &[id.0]).await?;
@@ -116,7 +116,7 @@ impl Store {
     /// Commits it, with the event that follows.
     async fn commit_ending(
         &self,
-        mut transaction: PgTransaction<'static>,
+        mut transaction: Transaction,
         id: VerificationId,
         has_ended: bool,
         at: DateTime<Utc>,

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::evidence::{self, CaptureLease, EvidenceNote};
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{EvidenceKind, EvidenceState, FinalStatus, VerificationId};
 
@@ -136,7 +135,7 @@ impl Store {
 
     /// Stores checks of one sort: by one statement, or with evidence or events by several in one transaction.
     async fn record_part(&self, checks: &[&CheckedFinal], are_first: bool) -> Result<Vec<Recorded>, StoreError> {
-        let record = async |connection: &mut PgConnection| {
+        let record = async |connection: &mut Session| {
             if are_first {
                 Self::record_first_results(connection, checks).await
             } else {
@@ -145,7 +144,7 @@ impl Store {
         };
         let is_alone = |check: &&CheckedFinal| check.evidence.is_empty() && !self.is_wanted(check.status.into());
         if checks.iter().all(is_alone) {
-            return record(&mut *self.pool.acquire().await?).await;
+            return record(&mut self.pool.acquire().await?).await;
         }
         let mut transaction = self.pool.begin().await?;
         let mut recorded = record(&mut transaction).await?;
@@ -158,7 +157,7 @@ impl Store {
 
     /// Stores results of verifications that had none.
     async fn record_first_results(
-        connection: &mut PgConnection,
+        connection: &mut Session,
         checks: &[&CheckedFinal],
     ) -> Result<Vec<Recorded>, StoreError> {
         let columns = Columns::of(checks);
@@ -218,7 +217,7 @@ impl Store {
 
     /// Stores what may meet an earlier verdict, or come too early to be one.
     async fn record_rare_finals(
-        connection: &mut PgConnection,
+        connection: &mut Session,
         checks: &[&CheckedFinal],
     ) -> Result<Vec<Recorded>, StoreError> {
         let columns = Columns::of(checks);

@@ -9,6 +9,20 @@ use uuid::Uuid;
 use super::{Store, StoreError};
 use crate::domain::{Event, VerificationId};
 
+/// What is to be leased.
+#[derive(Clone, Debug)]
+pub struct DeliveryLease<'a> {
+    pub endpoint: &'a str,
+    pub token: Uuid,
+    pub limit: i64,
+    pub length: Duration,
+    /// Attempts in a row that failed, after which one delivery at a time is given.
+    pub failing_after: i32,
+    /// The next one then, should nobody write how this one ended.
+    pub probe_over_at: DateTime<Utc>,
+    pub now: DateTime<Utc>,
+}
+
 /// A delivery that this worker may attempt until its lease runs out.
 #[derive(Clone, Debug)]
 pub struct LeasedDelivery {
@@ -52,19 +66,9 @@ fn millis(duration: Duration) -> i64 {
 }
 
 impl Store {
-    /// Leases what is due at `endpoint`, the longest due first, also what dead workers held. Where `failing_after`
-    /// attempts in a row failed, only one delivery at a time is given, and the next one not before `probe_over_at`
-    /// unless its end is written before. Nothing where the endpoint is disabled.
-    pub async fn lease_deliveries(
-        &self,
-        endpoint: &str,
-        token: Uuid,
-        limit: i64,
-        length: Duration,
-        failing_after: i32,
-        probe_over_at: DateTime<Utc>,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<LeasedDelivery>, StoreError> {
+    /// Leases what is due at an endpoint, the longest due first, also what dead workers held. Nothing where it is
+    /// disabled; where it fails, one at a time.
+    pub async fn lease_deliveries(&self, lease: &DeliveryLease<'_>) -> Result<Vec<LeasedDelivery>, StoreError> {
         let rows = sqlx::query!(
             r#"-- lease_deliveries
             WITH probe AS (
@@ -117,13 +121,13 @@ impl Store {
                 LIMIT 1
             ) e
             ORDER BY l.due_at, l.delivery_id"#,
-            endpoint,
-            token,
-            limit,
-            length.as_secs_f64(),
-            now,
-            failing_after,
-            probe_over_at,
+            lease.endpoint,
+            lease.token,
+            lease.limit,
+            lease.length.as_secs_f64(),
+            lease.now,
+            lease.failing_after,
+            lease.probe_over_at,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -143,7 +147,7 @@ impl Store {
                 };
                 Ok(LeasedDelivery {
                     id: row.delivery_id,
-                    token,
+                    token: lease.token,
                     endpoint: row.endpoint,
                     attempts: u32::try_from(row.attempts).unwrap_or(0),
                     event,

@@ -7,12 +7,11 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use super::events::NewEvent;
 use super::verifications::lock_transactions;
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::{EventType, VerificationId};
 
 /// What the history keeps of a row's detail: which attempt, how it ended, and who acted. Nothing that came from the
@@ -129,7 +128,7 @@ impl Store {
 
 /// Takes everything out of the rows of evidence but the objects' names. What is in the store goes after the commit; a
 /// capture under way loses its object, and then its lease, which stays until then.
-async fn clear_evidence(connection: &mut PgConnection, id: VerificationId) -> Result<(), StoreError> {
+async fn clear_evidence(connection: &mut Session, id: VerificationId) -> Result<(), StoreError> {
     sqlx::query!(
         "-- erase: evidence
         UPDATE evidence
@@ -153,7 +152,7 @@ struct OpenWork {
 
 /// Takes the job away, so that whoever asks the provider loses the lease, and the hints that nobody is working in at
 /// the moment; the others find no job and are dropped.
-async fn take_open_work(connection: &mut PgConnection, id: VerificationId) -> Result<OpenWork, StoreError> {
+async fn take_open_work(connection: &mut Session, id: VerificationId) -> Result<OpenWork, StoreError> {
     let row = sqlx::query!(
         r#"-- erase: open work
         WITH waiting AS (
@@ -190,7 +189,7 @@ struct ClearedVerdicts {
     decided: bool,
 }
 
-async fn clear_verdicts(connection: &mut PgConnection, id: VerificationId) -> Result<ClearedVerdicts, StoreError> {
+async fn clear_verdicts(connection: &mut Session, id: VerificationId) -> Result<ClearedVerdicts, StoreError> {
     let row = sqlx::query!(
         r#"-- erase: verdicts
         WITH found AS (
@@ -214,7 +213,7 @@ async fn clear_verdicts(connection: &mut PgConnection, id: VerificationId) -> Re
 
 /// What was registered, what the client of a started transaction was told, and callbacks that came too early.
 async fn clear_registration(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     new: &NewErasure<'_>,
     destroyed: &mut Destroyed,
 ) -> Result<(), StoreError> {
@@ -261,7 +260,7 @@ async fn clear_registration(
 }
 
 /// Takes everything out of the history but kinds, times and what [`KEPT_DETAILS`] names; returns of how many rows.
-async fn clear_history(connection: &mut PgConnection, id: VerificationId) -> Result<i64, StoreError> {
+async fn clear_history(connection: &mut Session, id: VerificationId) -> Result<i64, StoreError> {
     let kept: Vec<String> = KEPT_DETAILS.map(str::to_owned).to_vec();
     let done = sqlx::query!(
         "-- erase: history
@@ -291,7 +290,7 @@ async fn clear_history(connection: &mut PgConnection, id: VerificationId) -> Res
     Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
 }
 
-async fn end_as_void(connection: &mut PgConnection, new: &NewErasure<'_>, open: &OpenWork) -> Result<(), StoreError> {
+async fn end_as_void(connection: &mut Session, new: &NewErasure<'_>, open: &OpenWork) -> Result<(), StoreError> {
     sqlx::query!(
         "-- erase: end it
         WITH remembered AS (

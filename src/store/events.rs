@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::checks::{CheckedFinal, Recorded};
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::{EventType, VerificationId};
 use crate::entropy::Entropy;
 
@@ -60,7 +59,7 @@ impl Store {
     /// Writes events of verdicts that were just recorded in the same transaction.
     pub(super) async fn write_verdict_events(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Session,
         checks: &[&CheckedFinal],
         recorded: &[Recorded],
     ) -> Result<(), StoreError> {
@@ -75,7 +74,7 @@ impl Store {
     /// Writes events of evidence that ended with answers just recorded, the rest being stored before.
     pub(super) async fn write_noted_events(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Session,
         checks: &[&CheckedFinal],
         recorded: &[Recorded],
     ) -> Result<(), StoreError> {
@@ -94,7 +93,7 @@ impl Store {
     /// locked: of two captures that end together the second sees what the first did.
     pub(super) async fn write_evidence_events(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Session,
         ids: &[Uuid],
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
@@ -116,11 +115,7 @@ impl Store {
     }
 
     /// Writes those that an endpoint wants. The verification must have its verdict by now.
-    pub(super) async fn write_events(
-        &self,
-        connection: &mut PgConnection,
-        events: &[NewEvent],
-    ) -> Result<(), StoreError> {
+    pub(super) async fn write_events(&self, connection: &mut Session, events: &[NewEvent]) -> Result<(), StoreError> {
         let Some(subscriptions) = &self.subscriptions else { return Ok(()) };
         let wanted: Vec<&NewEvent> = events.iter().filter(|event| self.is_wanted(event.r#type)).collect();
         if wanted.is_empty() {
@@ -180,7 +175,7 @@ impl Store {
 
 /// Locks the evidence of verifications, in one order for everybody, so that of those who end the last two pieces
 /// one comes second.
-pub(super) async fn lock_evidence(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
+pub(super) async fn lock_evidence(connection: &mut Session, ids: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query!(
         "-- lock_evidence
         SELECT FROM evidence

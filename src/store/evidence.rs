@@ -8,11 +8,10 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::checks::{CheckedFinal, Recorded};
-use super::{Reader, Store, StoreError};
+use super::{Reader, Session, Store, StoreError};
 use crate::domain::{EvidenceKind, EvidenceState, VerificationId};
 
 /// What an answer says about one kind of evidence.
@@ -134,7 +133,7 @@ pub(super) fn kind_of(text: &str, id: Uuid) -> Result<EvidenceKind, StoreError> 
 /// Writes down what answers brought of evidence, in the transaction of their verdicts, and leases what is captured
 /// now. What is stored or erased stays as it is, and so does what somebody else captures.
 pub(super) async fn note(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     checks: &[&CheckedFinal],
     recorded: &mut [Recorded],
 ) -> Result<(), StoreError> {

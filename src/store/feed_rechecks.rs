@@ -5,12 +5,11 @@
 //! rechecks like any other.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rechecks::RecheckFilter;
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::schedule::Lane;
 
 /// How many verdicts one step looks at, and how many jobs it inserts at most.
@@ -169,7 +168,7 @@ impl Store {
 }
 
 /// How many more may wait.
-async fn room(connection: &mut PgConnection, account: &str, most: i64, now: DateTime<Utc>) -> Result<i64, StoreError> {
+async fn room(connection: &mut Session, account: &str, most: i64, now: DateTime<Utc>) -> Result<i64, StoreError> {
     let waiting = sqlx::query_scalar!(
         r#"-- feed_recheck: what waits
         SELECT greatest(

@@ -4,12 +4,11 @@
 //! the history happens right after, in [`Store::take_hints`], and is put back by a crash in between.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::known::{Known, Registration};
 use super::verifications::lock_transactions;
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{FinalStatus, TokenHash, VerificationId};
 
@@ -89,7 +88,7 @@ fn callback_detail(arrival: &Arrival) -> String {
 
 /// Records what it can of the `wanted` arrivals by looking their transactions up, and remembers what it finds.
 async fn look_up_and_accept(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     known: &Known,
     arrivals: &[Arrival],
     wanted: &[usize],
@@ -162,10 +161,7 @@ async fn look_up_and_accept(
 }
 
 /// Records callbacks of verifications that are known, each with whether it is authenticated.
-async fn accept_known(
-    connection: &mut PgConnection,
-    accepted: &[(&Arrival, Registration, bool)],
-) -> Result<(), StoreError> {
+async fn accept_known(connection: &mut Session, accepted: &[(&Arrival, Registration, bool)]) -> Result<(), StoreError> {
     let accounts: Vec<&str> = accepted.iter().map(|(arrival, ..)| arrival.account.as_str()).collect();
     let lanes: Vec<i16> = accepted.iter().map(|(_, known, _)| lane(known.expect_video).as_i16()).collect();
     let ids: Vec<Uuid> = accepted.iter().map(|(_, known, _)| known.id.0).collect();

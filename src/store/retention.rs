@@ -7,10 +7,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::{EvidenceKind, RetentionClass, VerificationId};
 
 /// Rows may be committed a moment after the time they carry; so now and then the cursor goes back by so much.
@@ -152,7 +151,7 @@ impl Store {
 /// Of evidence only the rows are marked: their objects are deleted afterwards, and a capture that is still under way
 /// destroys what it brings.
 async fn retain_verdicts(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     place: &Place,
     before: DateTime<Utc>,
     limit: i64,
@@ -210,7 +209,7 @@ async fn retain_verdicts(
 }
 
 async fn retain_history(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     place: &Place,
     before: DateTime<Utc>,
     limit: i64,
@@ -254,7 +253,7 @@ async fn retain_history(
 
 /// Deliveries that ended, and their events once none is left.
 async fn retain_deliveries(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     place: &Place,
     before: DateTime<Utc>,
     limit: i64,

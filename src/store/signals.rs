@@ -25,7 +25,8 @@ pub enum Signal {
 /// Signals as they come, this replica's own among them.
 #[derive(Debug)]
 pub struct Signals {
-    listener: PgListener,
+    /// `None`: no session leads to the database, so none will come.
+    listener: Option<PgListener>,
 }
 
 impl Store {
@@ -50,18 +51,21 @@ impl Store {
         Ok(())
     }
 
-    /// Listens on a connection of its own.
+    /// Listens on a connection of its own, where a session can be had.
     pub async fn signals(&self) -> Result<Signals, StoreError> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
+        let Some(sessions) = &self.sessions else { return Ok(Signals { listener: None }) };
+        let mut listener = PgListener::connect_with(sessions).await?;
         listener.listen(CHANNEL).await?;
-        Ok(Signals { listener })
+        Ok(Signals { listener: Some(listener) })
     }
 }
 
 impl Signals {
-    /// The next signal; [`Signal::Missed`] when the connection was lost and is there again.
+    /// The next signal; [`Signal::Missed`] when the connection was lost and is there again. Waits for ever where none
+    /// can be heard.
     pub async fn next(&mut self) -> Result<Signal, StoreError> {
-        let Some(notification) = self.listener.try_recv().await? else { return Ok(Signal::Missed) };
+        let Some(listener) = &mut self.listener else { return std::future::pending().await };
+        let Some(notification) = listener.try_recv().await? else { return Ok(Signal::Missed) };
         let mut words = notification.payload().split(' ');
         Ok(match words.next() {
             Some("work") => words.next().map_or(Signal::Missed, |account| Signal::Work(account.to_owned())),

@@ -2,11 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use super::known::Registration;
-use super::{Store, StoreError};
+use super::{Session, Store, StoreError};
 use crate::domain::schedule::Lane;
 use crate::domain::{TokenHash, VerificationId, json};
 
@@ -50,7 +49,7 @@ pub enum Registered {
 /// Two callers that touch the same unregistered transaction take turns on this lock, so that a callback and the
 /// registration it belongs to cannot miss each other.
 pub(super) async fn lock_transactions(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     accounts: &[String],
     transaction_ids: &[String],
 ) -> Result<(), StoreError> {
@@ -91,7 +90,7 @@ impl Store {
 }
 
 /// Registers within a transaction of the caller.
-pub(super) async fn insert(connection: &mut PgConnection, new: &NewVerification) -> Result<Registered, StoreError> {
+pub(super) async fn insert(connection: &mut Session, new: &NewVerification) -> Result<Registered, StoreError> {
     lock_transactions(connection, std::slice::from_ref(&new.account), std::slice::from_ref(&new.transaction_id))
         .await?;
     if let Some(existing) = compare_with_stored(connection, new).await? {
@@ -152,7 +151,7 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &NewVerification)
 }
 
 async fn compare_with_stored(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     new: &NewVerification,
 ) -> Result<Option<Registered>, StoreError> {
     let stored = sqlx::query!(

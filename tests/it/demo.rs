@@ -14,6 +14,7 @@ async fn the_demo_ends_as_expected_whatever_is_configured_here() {
     assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
     assert_eq!(said.err, "", "errors that belong to the show confuse nobody");
     assert!(said.out.contains("38 of 38 as expected"), "{}", said.out);
+    assert!(said.out.contains(" events came to the merchant's webhook: "), "{}", said.out);
     assert!(!said.out.contains('\x1b'), "no colours without a terminal");
     for case in [
         "passed",

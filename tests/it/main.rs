@@ -39,7 +39,12 @@ mod initialize;
 mod kill;
 mod large_answers;
 #[cfg(feature = "simulator")]
+mod openapi;
+mod pages;
+#[cfg(feature = "simulator")]
 mod path;
+#[cfg(feature = "simulator")]
+mod pgbouncer;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
@@ -55,6 +60,8 @@ mod replicas;
 mod retention;
 #[cfg(feature = "simulator")]
 mod returns;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod rolling;
 #[cfg(feature = "simulator")]
 mod rotation;
 #[cfg(feature = "simulator")]

@@ -1,5 +1,5 @@
-//! The README, the pages on setting up and the page on operations say what is so. Marked blocks are run as they stand,
-//! in their order, with the real binary; configurations are read.
+//! The README, the quick starts and the pages on setting up, the API and operations say what is so. Marked blocks are run
+//! as they stand, in their order, with the real binary; configurations are read. `pages` sees to it that none is left out.
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::collections::BTreeSet;
@@ -14,6 +14,9 @@ use super::support::process::{Said, run, with_programs};
 use super::support::scratch;
 
 const README: &str = include_str!("../../README.md");
+const JAPANESE: &str = include_str!("../../docs/ja/quickstart.md");
+const CHINESE: &str = include_str!("../../docs/zh/quickstart.md");
+const API: &str = include_str!("../../docs/api.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const ALIBABA: &str = include_str!("../../docs/setup-alibaba.md");
 const ZOLOZ: &str = include_str!("../../docs/setup-zoloz.md");
@@ -34,9 +37,12 @@ fn ports<const N: usize>() -> [u16; N] {
 
 /// Follows the steps of a page to their end, each with what those before it left running.
 async fn follow(page: &'static str, database: &TestDatabase) -> Said {
+    follow_script(&blocks(page, "sh").join("\n"), database).await
+}
+
+async fn follow_script(script: &str, database: &TestDatabase) -> Said {
     let [public, internal, simulator] = ports();
-    let script = blocks(page, "sh")
-        .join("\n")
+    let script = script
         .replace("127.0.0.1:8080", &format!("127.0.0.1:{public}"))
         .replace("127.0.0.1:8081", &format!("127.0.0.1:{internal}"))
         .replace("127.0.0.1:9090", &format!("127.0.0.1:{simulator}"));
@@ -62,11 +68,11 @@ fn says(said: &Said, parts: &[&str]) {
     }
 }
 
-#[tokio::test]
-async fn the_steps_lead_to_a_verdict() {
-    assert!(blocks(README, "sh").len() >= 6, "the blocks lost their marks");
+/// The quick start in each language.
+async fn the_steps_lead_to_a_verdict(page: &'static str) {
+    assert!(blocks(page, "sh").len() >= 6, "the blocks lost their marks");
     let database = database().await;
-    let said = follow(README, &database).await;
+    let said = follow(page, &database).await;
     let parts = [
         r#""status":"passed","final":true"#,
         r#""sub_code":"200","reason":"Authentication passed.""#,
@@ -78,10 +84,70 @@ async fn the_steps_lead_to_a_verdict() {
     says(&said, &parts);
 
     let mut connection = PgConnection::connect_with(&database.options()).await.unwrap();
-    for statement in blocks(README, "sql") {
+    let statements = blocks(page, "sql");
+    assert_eq!(statements.len(), 1);
+    for statement in statements {
         let row = sqlx::query(statement).fetch_one(&mut connection).await.unwrap();
         assert_eq!((row.get("transaction_id"), row.get("status")), ("tx-1", "passed"));
     }
+}
+
+#[tokio::test]
+async fn the_quick_start_in_english_leads_to_a_verdict() {
+    the_steps_lead_to_a_verdict(README).await;
+}
+
+#[tokio::test]
+async fn the_quick_start_in_japanese_leads_to_a_verdict() {
+    the_steps_lead_to_a_verdict(JAPANESE).await;
+}
+
+#[tokio::test]
+async fn the_quick_start_in_chinese_leads_to_a_verdict() {
+    the_steps_lead_to_a_verdict(CHINESE).await;
+}
+
+/// What the API page says of the answer to a request that stands before `rest`: the status that follows, in a block or
+/// in words, else 200.
+fn told_status(rest: &str) -> &str {
+    let after = rest.split_once("\n```").unwrap().1.trim_start();
+    let words = after.strip_prefix("```\nHTTP/1.1 ").unwrap_or(after);
+    words.split(' ').next().filter(|word| word.len() == 3 && word.parse::<u16>().is_ok()).unwrap_or("200")
+}
+
+#[tokio::test]
+async fn the_requests_of_the_api_page_are_answered_as_it_says() {
+    // After the quick start: ID is a verification with a verdict. OPEN is one without.
+    let quick_start = blocks(README, "sh").join("\n").replace(
+        r#"scopes = ["register", "read"]"#,
+        r#"scopes = ["register", "read", "evidence", "operate", "erase"]"#,
+    );
+    let mut script = format!(
+        r#"
+        {quick_start}
+        uuidgen() {{ cat /proc/sys/kernel/random/uuid; }}
+        AUTHORIZED="Authorization: Bearer $KEY"
+        until curl -sfo /dev/null -H "$AUTHORIZED" "http://127.0.0.1:8081/verifications/$ID/evidence/face_image"; do sleep 1; done
+        TRANSACTION=tx-2
+        curl -s http://127.0.0.1:9090/_sim/transactions -d '{{"transaction_id": "tx-2"}}'
+        OPEN=$(curl -s http://127.0.0.1:8081/verifications -H "$AUTHORIZED" -H 'Content-Type: application/json' \
+          -d '{{"account": "alibaba-sg", "transaction_id": "tx-2", "callback_token": "'$TOKEN'"}}' \
+          | sed 's/.*"id":"\([^"]*\)".*/\1/')
+        curl() {{ command curl -s --write-out '\nSTATUS %{{http_code}}\n' "$@"; }}
+        "#
+    );
+    let mut told = Vec::new();
+    for rest in API.split(MARK).skip(1).filter_map(|rest| rest.strip_prefix("sh\n")) {
+        let block = rest.split("\n```").next().unwrap();
+        told.push(told_status(rest));
+        // Only what is open can be collected.
+        script += &if block.contains("/collect") { block.replace("$ID", "$OPEN") } else { block.to_owned() };
+        script.push('\n');
+    }
+    assert!(told.len() >= 14, "the requests lost their marks");
+    let said = follow_script(&script, &database().await).await;
+    let answered: Vec<&str> = said.out.lines().filter_map(|line| line.strip_prefix("STATUS ")).collect();
+    assert_eq!(answered, told, "{}\n{}", said.out, said.err);
 }
 
 #[tokio::test]
@@ -135,7 +201,7 @@ async fn the_statements_for_operators_work() {
     let database = database().await;
     let mut connection = PgConnection::connect_with(&database.options()).await.unwrap();
     let statements = blocks(OPERATIONS, "sql");
-    assert_eq!(statements.len(), 5);
+    assert_eq!(statements.len(), 8);
     for statement in statements {
         sqlx::query(statement).fetch_all(&mut connection).await.unwrap();
     }
@@ -143,36 +209,6 @@ async fn the_statements_for_operators_work() {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// What a heading is called in a link.
-fn anchor(heading: &str) -> String {
-    let words = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
-    words.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_')).collect()
-}
-
-#[test]
-fn every_file_and_heading_pointed_to_is_there() {
-    let mut pages: Vec<PathBuf> =
-        std::fs::read_dir(root().join("docs")).unwrap().map(|it| it.unwrap().path()).collect();
-    pages.push(root().join("README.md"));
-    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
-    let mut seen = 0;
-    for page in pages {
-        let text = std::fs::read_to_string(&page).unwrap();
-        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        for target in targets.filter(|target| !target.contains("://")) {
-            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-            let pointed_to = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
-            assert!(pointed_to.exists(), "{target} in {}", page.display());
-            let there = std::fs::read_to_string(&pointed_to).unwrap_or_default();
-            let is_there =
-                heading.is_empty() || there.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
-            assert!(is_there, "{target} in {}", page.display());
-            seen += 1;
-        }
-    }
-    assert!(seen > 10, "the links are not where they were");
 }
 
 /// The names of metrics in a text, between these two.

@@ -1,7 +1,8 @@
 //! `checkback demo`: everything on this machine, with no set-up.
 //!
 //! A private Postgres, the simulated providers and the service run in this process. The demo is the merchant's server:
-//! it starts transactions at the simulators, registers them over the API and shows the verdicts as they arrive. With
+//! it starts transactions at the simulators, registers them over the API, shows the verdicts as they arrive and is told
+//! of each by a webhook. With
 //! `--check` it compares them with what must come. Nothing of it is left behind.
 
 mod act;
@@ -9,6 +10,7 @@ mod board;
 mod cases;
 mod merchant;
 mod play;
+mod receiver;
 mod stage;
 mod table;
 
@@ -21,7 +23,7 @@ use super::{FAILED, Outcome, output};
 use crate::config::Environment;
 use crate::lifecycle::{Tasks, stop_signal};
 
-use board::{Board, State, differences};
+use board::{Board, Seen, State, differences};
 use cases::{Case, MAIN, ZOLOZ, cases};
 use merchant::Merchant;
 use stage::Stage;
@@ -87,9 +89,14 @@ async fn show(
         return Ok(if arguments.check { ExitCode::from(FAILED) } else { ExitCode::SUCCESS });
     };
     played?;
-    let wrong = wrong(&cases, &last);
+    let mut wrong = wrong(&cases, &last);
+    let ends: Vec<_> = last.seen.iter().map(end).collect();
+    let untold = stage.receiver.untold(&cases, &ends).await;
+    wrong.extend(untold.into_iter().map(|name| format!("  {name}: no webhook told its end")));
     let seconds = started.elapsed().as_secs_f64();
-    output::line(&format!("{} of {} as expected, in {seconds:.1} s.", cases.len() - wrong.len(), cases.len()));
+    let right = cases.len().saturating_sub(wrong.len());
+    output::line(&format!("{right} of {} as expected, in {seconds:.1} s.", cases.len()));
+    output::line(&stage.receiver.summary());
     for line in &wrong {
         output::line(line);
     }
@@ -112,6 +119,12 @@ fn wrong(cases: &[Case], state: &State) -> Vec<String> {
         .filter(|(_, found)| !found.is_empty())
         .map(|(name, found)| format!("  {name}: {}", found.join("; ")))
         .collect()
+}
+
+/// What a webhook must have told of a case: its verification and the type of the event.
+fn end(seen: &Seen) -> Option<(String, String)> {
+    let id = seen.id.clone().filter(|_| seen.is_final)?;
+    Some((id, format!("verification.{}", seen.status)))
 }
 
 /// A line for each account that is in trouble at the end.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -15,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use super::cases::{ALIBABA, WITHOUT_TOKEN, ZOLOZ, ZOLOZ_AK_SK, ZOLOZ_WRONG_KEY};
+use super::receiver::Receiver;
 use crate::app::{App, Database, Options};
 use crate::clock::Clock;
 use crate::config::{Environment, Loaded, describe, load_text};
@@ -35,6 +38,8 @@ pub struct Stage {
     /// The account-wide token of callbacks.
     pub account_token: String,
     pub entropy: Entropy,
+    /// The merchant's.
+    pub receiver: Receiver,
     clock: Clock,
     environment: Environment,
     loaded: Loaded,
@@ -65,6 +70,9 @@ impl Stage {
         let held = addresses().context("no port is free")?;
         let (public, internal) = (held.0.local_addr()?, held.1.local_addr()?);
         let (key, account_token) = (format!("demo-{}", entropy.hex32()), entropy.hex32());
+        let tasks = Tasks::new();
+        let (receiver, receiver_address) = Receiver::start(&tasks).await?;
+        let webhook_secret = format!("whsec_{}", STANDARD.encode(entropy.secret()));
         let text = configuration(&Names {
             folder: &folder.0,
             public,
@@ -73,12 +81,13 @@ impl Stage {
             simulator: simulator_address,
             access_secret: &access_secret,
             account_token: &account_token,
+            receiver: receiver_address,
+            webhook_secret: &webhook_secret,
             zoloz: &credentials(&simulator.zoloz_keys())?,
             other: &credentials(&ZolozKeys::generate()?)?,
         })?;
         let loaded = load_text("demo", &text, &environment)?;
         let database = Database::open_throwaway(&loaded.config, &environment).await?;
-        let tasks = Tasks::new();
         let (serving, stopping) = (simulator.clone(), tasks.stopping());
         tasks.spawn(async move {
             // Without it every case fails, which is told at the end.
@@ -92,6 +101,7 @@ impl Stage {
             key,
             account_token,
             entropy,
+            receiver,
             clock: Clock::jumping(),
             environment,
             loaded,
@@ -174,6 +184,8 @@ struct Names<'a> {
     simulator: SocketAddr,
     access_secret: &'a str,
     account_token: &'a str,
+    receiver: SocketAddr,
+    webhook_secret: &'a str,
     zoloz: &'a ZolozCredentials,
     /// Of somebody the simulator does not know.
     other: &'a ZolozCredentials,
@@ -185,7 +197,8 @@ fn credentials(keys: &ZolozKeys) -> anyhow::Result<ZolozCredentials> {
 }
 
 fn configuration(names: &Names<'_>) -> anyhow::Result<String> {
-    let Names { folder, public, internal, key, simulator, access_secret, account_token, zoloz, other } = names;
+    let Names { folder, public, internal, key, simulator, access_secret, account_token, zoloz, other, .. } = names;
+    let Names { receiver, webhook_secret, .. } = names;
     let digest = hex::encode(Sha256::digest(key));
     let mut text = format!(
         r#"
@@ -201,6 +214,10 @@ fn configuration(names: &Names<'_>) -> anyhow::Result<String> {
         scopes = ["register", "read", "evidence", "operate", "erase"]
         [evidence]
         url = "file:{}"
+        [[webhooks]]
+        name = "merchant"
+        url = "http://{receiver}/events"
+        secrets = ["{webhook_secret}"]
         "#,
         folder.join("data").display(),
         folder.join("evidence").display()
@@ -284,6 +301,8 @@ mod tests {
             simulator: ([127, 0, 0, 1], 9090).into(),
             access_secret: "secret",
             account_token: "a-token-of-the-whole-account",
+            receiver: ([127, 0, 0, 1], 9091).into(),
+            webhook_secret: "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=",
             zoloz: &zoloz,
             other: &zoloz,
         })
@@ -294,6 +313,7 @@ mod tests {
         assert!(config.accounts[MAIN].callback_token.is_some());
         assert!(config.accounts[WITHOUT_TOKEN].callback_token.is_none());
         assert!(config.database.url.is_none());
+        assert_eq!(config.webhooks.len(), 1);
     }
 
     #[test]

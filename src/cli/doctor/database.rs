@@ -85,11 +85,18 @@ async fn look_inside(store: &Store, found: &mut Vec<Finding>) {
                 "run `checkback migrate`; `checkback serve` does it at its start, unless it is told --no-migrate",
             ));
         }
+        Ok(Migrations::Newer(count)) => {
+            return found.push(Finding::fault(
+                "migrations",
+                format!("the database has {count} that this program does not know: it is newer"),
+                "run the version of Checkback that migrated it; the version just before it works too, during an upgrade",
+            ));
+        }
         Ok(Migrations::Foreign) => {
             return found.push(Finding::fault(
                 "migrations",
-                "the database has migrations that this program does not know: it is newer, or was changed by hand",
-                "run the version of Checkback that migrated it, or a newer one; do not go back to an older one",
+                "the database has migrations that this program does not know: it was changed by hand",
+                "run the version of Checkback that migrated it, or restore the backup",
             ));
         }
         Err(error) => {

@@ -4,14 +4,26 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{PathId, parse_id};
 use crate::http::auth::Scope;
 use crate::http::error::FieldError;
+use crate::http::openapi::requests::CollectRequest;
+use crate::http::openapi::words;
 use crate::http::{Api, Problem, answered, body};
 use crate::store::Collect;
+
+/// A check is due.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct Collecting {
+    #[schema(format = "uuid")]
+    id: String,
+    #[schema(schema_with = words::accepted)]
+    status: &'static str,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -21,6 +33,30 @@ struct Wish {
     unknown: serde_json::Map<String, Value>,
 }
 
+/// Ask the provider now
+///
+/// Because your app knows that the person finished. The body may be left out. On a final one other than `void` and
+/// `expired` it is refused, unless `recheck` is true, which needs the scope `operate` too.
+#[utoipa::path(
+    post,
+    path = "/verifications/{id}/collect",
+    operation_id = "collect_verification",
+    tag = "verifications",
+    params(("id" = String, Path, format = "uuid", description = "The `id` that registering returned.")),
+    request_body(content = CollectRequest, examples(
+        ("finished" = (summary = "The person finished", value = json!({}))),
+        ("recheck" = (summary = "Once more about a final one", value = json!({"recheck": true}))),
+    )),
+    responses((status = 202, description = "A check is due.", body = Collecting)),
+    extensions(
+        ("x-required-scope" = json!("register")),
+        ("x-optional-body" = json!(true)),
+        ("x-problems" = json!([
+            "body_malformed", "body_unsupported", "body_too_large", "body_invalid", "verification_not_found",
+            "already_final", "database_unavailable",
+        ])),
+    ),
+)]
 pub async fn collect(State(api): State<Api>, id: PathId, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     api.keys.require(&parts.headers, Scope::Register)?;
@@ -31,7 +67,7 @@ pub async fn collect(State(api): State<Api>, id: PathId, request: Request) -> Re
     let id = parse_id(id)?;
     match answered(api.service.collect(id, recheck)).await? {
         Collect::Accepted => {
-            let body = json!({ "id": id.to_string(), "status": "accepted" });
+            let body = Collecting { id: id.to_string(), status: "accepted" };
             Ok((StatusCode::ACCEPTED, Json(body)).into_response())
         }
         Collect::NotFound => Err(Problem::verification_not_found()),

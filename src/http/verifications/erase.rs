@@ -7,11 +7,14 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::body::time;
 use super::{PathId, parse_id};
 use crate::http::auth::Scope;
 use crate::http::error::FieldError;
+use crate::http::openapi::requests::EraseRequest;
+use crate::http::openapi::words;
 use crate::http::{Api, PATIENCE, Problem, body};
 use crate::service::erase::LONGEST_REASON;
 use crate::store::{Erasure, EvidencePart, ProviderPart};
@@ -27,16 +30,45 @@ struct Wish {
     unknown: serde_json::Map<String, Value>,
 }
 
-#[derive(Serialize)]
-struct Receipt<'a> {
+/// What was destroyed, and what is left to be. It holds no personal data and is kept.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct Receipt<'a> {
+    #[schema(format = "uuid")]
     id: String,
+    #[schema(format = DateTime)]
     erased_at: String,
+    /// The name of the key; null with `auth.mode = "none"`.
+    #[schema(required)]
     by: Option<&'a str>,
+    #[schema(required)]
     reason: Option<&'a str>,
+    /// Nothing is pending.
     complete: bool,
+    #[schema(schema_with = words::destroyed)]
     destroyed: Vec<Value>,
 }
 
+/// Destroy everything about the person
+///
+/// Here and at the provider. The answer is the receipt, which is kept; the same again answers with the first one as it
+/// stands then. The body may be left out.
+#[utoipa::path(
+    delete,
+    path = "/verifications/{id}",
+    operation_id = "erase_verification",
+    tag = "verifications",
+    params(("id" = String, Path, format = "uuid", description = "The `id` that registering returned.")),
+    request_body(content = EraseRequest, example = json!({"reason": "request 4711"})),
+    responses((status = 200, description = "The receipt.", body = Receipt)),
+    extensions(
+        ("x-required-scope" = json!("erase")),
+        ("x-optional-body" = json!(true)),
+        ("x-problems" = json!([
+            "body_malformed", "body_unsupported", "body_too_large", "body_invalid", "verification_not_found",
+            "database_unavailable",
+        ])),
+    ),
+)]
 pub async fn erase(State(api): State<Api>, id: PathId, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     let by = api.keys.require(&parts.headers, Scope::Erase)?;

@@ -12,12 +12,43 @@ use super::parse_id;
 use super::query::Query;
 use crate::domain::{EvidenceKind, EvidenceState};
 use crate::http::auth::Scope;
+use crate::http::openapi::words;
 use crate::http::{Api, Problem, REQUEST_ID, answered};
 use crate::service::evidence::EvidenceRead;
 use crate::store::{EvidenceObject, Reader};
 
 const DIGEST: HeaderName = HeaderName::from_static("digest");
 
+/// The bytes of an image or a video
+///
+/// The read is in the history before the first byte is sent. Where the bytes are not those that were stored, the
+/// connection breaks before the end.
+#[utoipa::path(
+    get,
+    path = "/verifications/{id}/evidence/{kind}",
+    operation_id = "show_evidence",
+    tag = "verifications",
+    params(
+        ("id" = String, Path, format = "uuid", description = "The `id` that registering returned."),
+        ("kind" = String, Path, extensions(("x-enum" = json!(words::evidence_kinds()))), example = "face_image"),
+    ),
+    responses((status = 200, description = "The bytes.",
+        content(
+            (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/png"), (Vec<u8> = "image/webp"),
+            (Vec<u8> = "video/mp4"), (Vec<u8> = "video/webm"),
+        ),
+        headers(
+            ("Digest" = String, description = "`sha-256=` and the Base64 of the hash."),
+            ("Cache-Control" = String, description = "`no-store`"),
+        ))),
+    extensions(
+        ("x-required-scope" = json!("evidence")),
+        ("x-problems" = json!([
+            "query_invalid", "verification_not_found", "evidence_not_found", "evidence_sealed", "evidence_unavailable",
+            "database_unavailable",
+        ])),
+    ),
+)]
 pub async fn evidence(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,

@@ -4,19 +4,44 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::body::time;
 use super::{PathId, parse_id};
 use crate::http::auth::Scope;
+use crate::http::openapi::words;
 use crate::http::{Api, Problem, answered};
 use crate::store::HistoryRow;
 
+/// Everything that happened, oldest first
+///
+/// What a callback claims is kept as a claim and reaches no verdict.
+#[utoipa::path(
+    get,
+    path = "/verifications/{id}/history",
+    operation_id = "show_history",
+    tag = "verifications",
+    params(("id" = String, Path, format = "uuid", description = "The `id` that registering returned.")),
+    responses((status = 200, description = "The history.", body = History)),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["verification_not_found", "database_unavailable"])),
+    ),
+)]
 pub async fn history(State(api): State<Api>, id: PathId, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let rows = answered(api.service.store.history(parse_id(id)?)).await?.ok_or_else(Problem::verification_not_found)?;
-    let items: Vec<_> = rows.iter().map(item).collect();
-    Ok(Json(json!({ "items": items })).into_response())
+    Ok(Json(History { items: rows.iter().map(item).collect() }).into_response())
+}
+
+/// What happened to one verification.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct History {
+    /// Oldest first.
+    #[schema(schema_with = words::history_items)]
+    items: Vec<Map<String, Value>>,
 }
 
 /// The time and the kind, then the members of the kind.

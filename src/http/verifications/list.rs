@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::at_risk;
@@ -16,6 +17,7 @@ use super::query::Query;
 use crate::domain::risk::RiskKind;
 use crate::domain::{Status, VerificationId};
 use crate::http::auth::Scope;
+use crate::http::openapi::words;
 use crate::http::{Api, Problem, answered};
 use crate::store::{Filter, Record};
 
@@ -23,12 +25,42 @@ pub(in crate::http) const LIMIT: i64 = 50;
 const MOST: i64 = 200;
 
 /// Written as it stands, never through a JSON value: that would lose digits of the metadata's numbers.
-#[derive(Serialize)]
-pub(super) struct Page<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Verifications, description = "One page.")]
+pub(in crate::http) struct Page<'a> {
     pub items: Vec<VerificationBody<'a>>,
+    /// Send it as `cursor` for the next page; null on the last.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
+/// List verifications
+///
+/// Newest first, filtered. What is registered meanwhile does not move the pages. With `at_risk` it is another list:
+/// what the provider deletes soon, least time left first; it goes with `account`, `limit` and `cursor` alone.
+#[utoipa::path(
+    get,
+    path = "/verifications",
+    operation_id = "list_verifications",
+    tag = "verifications",
+    params(
+        ("status" = Option<String>, Query, extensions(("x-enum" = json!(words::statuses()))), example = "passed"),
+        ("account" = Option<String>, Query, max_length = 128, pattern = "^[^\\x00]*$", example = "alibaba-sg"),
+        ("transaction_id" = Option<String>, Query, max_length = 128, pattern = "^[^\\x00]*$"),
+        ("merchant_biz_id" = Option<String>, Query, max_length = 128, pattern = "^[^\\x00]*$"),
+        ("registered_after" = Option<String>, Query, format = DateTime, description = "At this time or later."),
+        ("registered_before" = Option<String>, Query, format = DateTime, description = "Before this time."),
+        ("at_risk" = Option<String>, Query, extensions(("x-enum" = json!(words::risks()))),
+            description = "What the provider deletes soon."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Items of a page; 50 when absent.", example = 50),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page.", body = Page)),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["query_invalid", "database_unavailable"])),
+    ),
+)]
 pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let mut query = Query::of(&uri);

@@ -10,6 +10,27 @@ use crate::http::auth::Scope;
 use crate::http::{Api, Problem, REQUEST_ID, answered};
 use crate::store::{AnswerRead, Reader};
 
+/// The provider's answer behind the verdict
+///
+/// As it came, without images and links. Document data is found here and in no other answer. The read is in the history
+/// before the first byte is sent.
+#[utoipa::path(
+    get,
+    path = "/verifications/{id}/raw",
+    operation_id = "show_answer",
+    tag = "verifications",
+    params(
+        ("id" = String, Path, format = "uuid", description = "The `id` that registering returned."),
+        ("revision" = Option<i32>, Query, minimum = 1, maximum = 2_147_483_647,
+            description = "Of an earlier verdict; the current one when absent."),
+    ),
+    responses((status = 200, description = "The provider's JSON.", body = Object, content_type = "application/json",
+        headers(("Cache-Control" = String, description = "`no-store`")))),
+    extensions(
+        ("x-required-scope" = json!("evidence")),
+        ("x-problems" = json!(["query_invalid", "verification_not_found", "answer_not_found", "database_unavailable"])),
+    ),
+)]
 pub async fn raw(State(api): State<Api>, id: PathId, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let key = api.keys.require(&headers, Scope::Evidence)?;
     let mut query = Query::of(&uri);

@@ -12,10 +12,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::body::render;
+use super::body::{VerificationBody, render};
 use crate::domain::{TokenHash, VerificationId, json};
 use crate::http::auth::Scope;
 use crate::http::error::FieldError;
+use crate::http::openapi::requests::RegisterRequest;
 use crate::http::{Api, Problem, answered, body};
 use crate::service::account::Account;
 use crate::service::register::Registration;
@@ -24,6 +25,52 @@ use crate::store::Registered;
 /// Of the compact form.
 const MOST_METADATA: usize = 4096;
 
+/// Register a transaction, or start one
+///
+/// The key is `account` and `transaction_id`: the same again is answered with 200 and the verification as it stands, as
+/// long as every member given equals the stored one. With `initialize` in place of `transaction_id` Checkback asks the
+/// provider for a new transaction; send an `Idempotency-Key` so that your own retry is safe.
+#[utoipa::path(
+    post,
+    path = "/verifications",
+    operation_id = "register_verification",
+    tag = "verifications",
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,128}$",
+        description = "For `initialize`: the same key brings the same answer, for 30 days.")),
+    request_body(content = RegisterRequest, examples(
+        ("registered" = (summary = "A transaction that your server started", value = json!({
+            "account": "alibaba-sg", "transaction_id": "hksbd5b4dfdf6b71176a57174345482d",
+            "callback_token": "7ca5c68d869344ea8eeb30cdfd544544", "product": "FACE_LIVENESS",
+            "metadata": {"order": "A-17"}}))),
+        ("initialize" = (summary = "Have it started", value = json!({
+            "account": "alibaba-sg", "return_url": "https://shop.example/after-check", "metadata": {"order": "A-18"},
+            "initialize": {"ProductCode": "FACE_LIVENESS", "MetaInfo": "{\"deviceType\":\"web\"}",
+                "MerchantUserId": "user-1", "DocVideo": "Y"}}))),
+    )),
+    responses(
+        (status = 201, description = "Registered.", body = VerificationBody,
+            headers(("Location" = String, description = "Where it is shown.")),
+            links(
+                ("show" = (operation_id = "show_verification", parameters(("id" = "$response.body#/id")))),
+                ("history" = (operation_id = "show_history", parameters(("id" = "$response.body#/id")))),
+                ("collect" = (operation_id = "collect_verification", parameters(("id" = "$response.body#/id")))),
+                ("answer" = (operation_id = "show_answer", parameters(("id" = "$response.body#/id")))),
+                ("evidence" = (operation_id = "show_evidence", parameters(("id" = "$response.body#/id")))),
+                ("erase" = (operation_id = "erase_verification", parameters(("id" = "$response.body#/id")))),
+            )),
+        (status = 200, description = "The same was registered before; this is how it stands.", body = VerificationBody,
+            headers(("Location" = String, description = "Where it is shown."))),
+    ),
+    extensions(
+        ("x-required-scope" = json!("register")),
+        ("x-problems" = json!([
+            "body_malformed", "body_unsupported", "body_too_large", "body_invalid", "transaction_conflict",
+            "idempotency_key_invalid", "idempotency_key_reused", "initialize_in_progress", "initialize_refused",
+            "initialize_lost", "initialize_unstored", "throttled", "account_failing", "provider_unavailable",
+            "database_unavailable", "stopping",
+        ])),
+    ),
+)]
 pub async fn register(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let (parts, content) = request.into_parts();
     api.keys.require(&parts.headers, Scope::Register)?;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::body::render;
+use super::body::{VerificationBody, render};
 use super::query::Query;
 use super::{PathId, parse_id};
 use crate::domain::VerificationId;
@@ -18,6 +18,30 @@ use crate::store::Record;
 
 const LONGEST_WAIT: u64 = 60;
 
+/// Show a verification, and wait for its verdict
+///
+/// With `wait` it answers as soon as the verification is final, else when the time is over.
+#[utoipa::path(
+    get,
+    path = "/verifications/{id}",
+    operation_id = "show_verification",
+    tag = "verifications",
+    params(
+        ("id" = String, Path, format = "uuid", description = "The `id` that registering returned."),
+        ("wait" = Option<u64>, Query, maximum = 60, description = "Seconds.", example = 30),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag`s that you have."),
+    ),
+    responses(
+        (status = 200, description = "As it stands.", body = VerificationBody,
+            headers(("ETag" = String, description = "Changes with the body."))),
+        (status = 304, description = "You have it already.",
+            headers(("ETag" = String, description = "The one that you have."))),
+    ),
+    extensions(
+        ("x-required-scope" = json!("read")),
+        ("x-problems" = json!(["query_invalid", "verification_not_found", "database_unavailable"])),
+    ),
+)]
 pub async fn show(State(api): State<Api>, id: PathId, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let mut query = Query::of(&uri);

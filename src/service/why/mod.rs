@@ -48,6 +48,8 @@ pub enum Who {
 }
 
 impl Who {
+    pub const ALL: [Self; 5] = [Self::Nobody, Self::Person, Self::Provider, Self::App, Self::Operator];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nobody => "nobody",

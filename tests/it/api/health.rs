@@ -107,7 +107,7 @@ async fn accounts_are_enrolled_once_the_migrations_are_applied() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_newer_version_is_foreign() {
+async fn a_database_with_other_migrations_is_foreign() {
     let test = TestApp::start().await;
     sqlx::raw_sql("UPDATE _sqlx_migrations SET checksum = 'other' WHERE version = 1")
         .execute(&test.database.pool().await)
@@ -115,6 +115,26 @@ async fn a_database_of_a_newer_version_is_foreign() {
         .unwrap();
     let (status, body) = ready(&test).await;
     assert_eq!((status, &body["migrations"]["status"]), (503, &json!("foreign")));
+}
+
+#[tokio::test]
+async fn a_replica_of_the_version_before_goes_on_and_starts_when_a_newer_one_has_migrated() {
+    let mut test = TestApp::start().await;
+    sqlx::raw_sql(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (9999, 'of the next version', true, 'sum', 0)",
+    )
+    .execute(&test.database.pool().await)
+    .await
+    .unwrap();
+    for _ in 0..2 {
+        let (status, body) = ready(&test).await;
+        assert_eq!((status, &body["migrations"]), (200, &json!({ "status": "newer", "newer": 1 })));
+        test.restart().await;
+    }
+    let id = register_plain(&test, "unknown-to-the-provider").await;
+    test.post(&format!("/verifications/{id}/collect"), &json!({})).await;
+    assert_eq!(test.final_verification(&id).await["status"], "unresolvable");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::database::{TestDatabase, database};
-use super::scratch;
+use super::{environment, scratch};
 
 /// A key with every scope.
 pub const KEY: &str = "test-key-with-every-scope";
@@ -96,9 +96,21 @@ pub fn zoloz_account(name: &str, keys: &ZolozKeys) -> String {
     std::iter::once(format!("[accounts.{name}]")).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// A service, on the runtime of whoever asks.
+/// The way to the same database through the pooler that `scripts/behind-pgbouncer` names.
+pub fn pooled(database_url: &str) -> Option<String> {
+    let pooler = environment::variable("CHECKBACK_TEST_POOLER")?.into_string().expect("an address");
+    let url = url::Url::parse(database_url).expect("an address");
+    Some(format!("{pooler}{}", url.path()))
+}
+
+/// A service, on the runtime of whoever asks. Behind a pooler where the environment names one.
 pub async fn launch(config: &str, database_url: &str, clock: Clock, migrate: bool) -> App {
-    let environment = Environment::from_pairs([("DATABASE_URL", database_url)]);
+    let pooled = pooled(database_url);
+    let mut pairs = vec![("DATABASE_URL", pooled.as_deref().unwrap_or(database_url))];
+    if pooled.is_some() {
+        pairs.push(("CHECKBACK_DATABASE__TRANSACTION_POOLING", "true"));
+    }
+    let environment = Environment::from_pairs(pairs);
     let loaded = load_text("test", config, &environment).expect("the configuration is right");
     let database = Database::open(&loaded.config, &environment).await.expect("the database is there");
     let options = Options { migrate, clock, entropy: Entropy::system(), settings: describe(&loaded) };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use checkback::config::EVENTS;
+use checkback::config::{EVENTS, Environment, load_text};
 use checkback::domain::EventType;
 use checkback::simulator::{Answer as ProviderAnswer, Complete, CreateTransaction};
 use http::HeaderMap;
@@ -23,6 +23,18 @@ fn types(receiver: &Receiver, id: &str) -> Vec<String> {
 #[test]
 fn the_types_of_events_are_those_of_the_configuration() {
     assert_eq!(EventType::ALL.map(EventType::as_str), EVENTS);
+}
+
+#[test]
+fn the_configuration_on_the_page_is_sound() {
+    let page = include_str!("../../../docs/webhooks.md");
+    let text = page.split("```toml\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, format!("{SECRET}\n{OTHER}\n")).unwrap();
+    let text = text.replace("/run/secrets/webhook", file.path().to_str().unwrap());
+    let nothing = Environment::from_pairs([("", ""); 0]);
+    let loaded = load_text("page.toml", &text, &nothing).unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!((loaded.config.webhooks[0].secrets.len(), loaded.config.webhooks[0].events.len()), (2, 2));
 }
 
 #[tokio::test]
