@@ -207,7 +207,7 @@ async fn each_deed_needs_its_scope_and_its_confirmation() {
     let (_, id) = test.begin(transaction, json!({})).await;
     let path = |deed: &str| format!("/console/verifications/{id}/{deed}");
     let viewer = Browser::signed_in(&test, "key-of-viewer").await;
-    let page = viewer.page(&path("").trim_end_matches('/')).await;
+    let page = viewer.page(path("").trim_end_matches('/')).await;
     assert!(!page.contains("/collect\">") && !page.contains("/erase\">"), "{page}");
     for deed in ["collect", "recheck", "erase", "raw", "evidence/face_image"] {
         assert_eq!(viewer.send(&path(deed), &[]).await.status(), StatusCode::FORBIDDEN, "{deed}");

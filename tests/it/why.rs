@@ -1,6 +1,7 @@
 //! Why it is stuck: situations planted into a real database, and the same right answer from the API, the console and the
 //! command line.
 
+use checkback::simulator::CreateTransaction;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -268,7 +269,7 @@ async fn what_may_be_lost_and_what_was_refused_is_told_beside() {
     assert_eq!(beside(&body, "image_missed")["summary"], "The face_image is lost: the image is no Base64.");
 
     let (transaction, id) =
-        test.begin(Default::default(), json!({ "callback_token": "the-right-token-of-this" })).await;
+        test.begin(CreateTransaction::default(), json!({ "callback_token": "the-right-token-of-this" })).await;
     assert_eq!(test.callback(&transaction, Some("a-wrong-token")).await.status(), 401);
     let body = why(&test, &id).await;
     assert_eq!((&body["code"], &body["who"]), (&json!("callback_token_wrong"), &json!("app")));

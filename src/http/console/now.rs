@@ -159,7 +159,7 @@ pub async fn page(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Page 
 /// One sentence for who has ten seconds.
 fn verdict_of_the_day(overview: &Overview, conditions: &[Condition<'_>]) -> Markup {
     let failing: Vec<&str> =
-        conditions.iter().filter(|condition| condition.is_failing()).map(|condition| condition.name()).collect();
+        conditions.iter().filter(|condition| condition.is_failing()).map(Condition::name).collect();
     let [videos, results] = &overview.at_risk;
     let at_risk = videos.len() + results.len();
     let (class, text) = if !failing.is_empty() {

@@ -1,5 +1,6 @@
 //! What is refused, as a page.
 
+use axum::http::uri::PathAndQuery;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use maud::html;
@@ -67,7 +68,7 @@ pub enum Refusal {
 
 impl Refusal {
     pub fn sign_in(uri: &Uri) -> Self {
-        Self::SignIn { next: uri.path_and_query().map_or("/console", |path| path.as_str()).to_owned() }
+        Self::SignIn { next: uri.path_and_query().map_or("/console", PathAndQuery::as_str).to_owned() }
     }
 
     pub fn other(refused: Refused) -> Self {

@@ -63,18 +63,20 @@ fn time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     local.map_or_else(|| list::parse_time(text), |local| Ok(local.and_utc()))
 }
 
+/// Reads a field and keeps what was given.
+fn kept<T>(
+    field: &mut String,
+    parse: impl FnOnce(&str) -> Result<T, &'static str>,
+) -> impl FnOnce(&str) -> Result<T, &'static str> {
+    move |text| {
+        text.clone_into(field);
+        parse(text)
+    }
+}
+
 fn asked(uri: &Uri) -> Result<Asked, Problem> {
     let mut query = Query::of(uri);
     let mut given = Given::default();
-    fn kept<T>(
-        field: &mut String,
-        parse: impl FnOnce(&str) -> Result<T, &'static str>,
-    ) -> impl FnOnce(&str) -> Result<T, &'static str> {
-        move |text| {
-            text.clone_into(field);
-            parse(text)
-        }
-    }
     let status =
         query.take("status", kept(&mut given.status, |text| text.parse::<Status>().map_err(|_| "is no status")));
     let account = query.take("account", kept(&mut given.account, list::text));

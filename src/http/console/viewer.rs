@@ -44,6 +44,7 @@ impl Viewer {
 }
 
 /// Where a request comes from, as far as a viewer needs it.
+#[derive(Clone, Copy)]
 struct Identity<'a> {
     key: Option<&'a Key>,
     nonce: Nonce,

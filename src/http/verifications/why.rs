@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::body::time;
 use super::{PathId, parse_id};
+use crate::domain::Status;
 use crate::http::auth::Scope;
 use crate::http::openapi::words;
 use crate::http::{Api, Problem, answered};
@@ -80,8 +81,8 @@ impl<'a> From<&'a Why> for WhyBody<'a> {
         let StatementBody { code, who, summary, remedy, next, next_at } = (&why.main).into();
         Self {
             id: why.id.to_string(),
-            status: why.status.map(|status| status.as_str()),
-            r#final: why.status.is_some_and(|status| status.is_final()),
+            status: why.status.map(Status::as_str),
+            r#final: why.status.is_some_and(Status::is_final),
             code,
             who,
             summary,
@@ -95,7 +96,7 @@ impl<'a> From<&'a Why> for WhyBody<'a> {
 
 /// Why it is where it is, who must act, and what happens next
 ///
-/// The id of a lost call of Initialize is the MerchantBizId that `initialize_lost` named, where that was made here.
+/// The id of a lost call of Initialize is the `MerchantBizId` that `initialize_lost` named, where that was made here.
 #[utoipa::path(
     get,
     path = "/verifications/{id}/why",
