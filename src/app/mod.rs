@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{self, AccountKind, AuthMode, Config, Environment, EvidenceLocation, Loaded};
 use crate::domain::{Keep, RetentionClass};
 use crate::entropy::Entropy;
-use crate::http::{self, Api, Key, Keys, Parts, Scope};
+use crate::http::{self, Api, Console, Key, Keys, Parts, Scope, Setting};
 use crate::jobs::Engine;
 use crate::lifecycle::{GRACE, Reloads, Tasks};
 #[cfg(feature = "embedded-postgres")]
@@ -46,11 +46,18 @@ pub struct Options {
     pub migrate: bool,
     pub clock: Clock,
     pub entropy: Entropy,
+    /// For the console: [`config::describe`].
+    pub settings: Vec<config::Line>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { migrate: true, clock: Clock::system(TimeDelta::zero()), entropy: Entropy::system() }
+        Self {
+            migrate: true,
+            clock: Clock::system(TimeDelta::zero()),
+            entropy: Entropy::system(),
+            settings: Vec::new(),
+        }
     }
 }
 
@@ -207,6 +214,7 @@ impl App {
             keys: keys(config),
             open_metrics: config.server.open_metrics,
             metrics,
+            console: Console::new(options.settings.into_iter().map(setting).collect()),
             tasks: listeners.clone(),
         });
         let app = Self {
@@ -257,6 +265,10 @@ fn traces(telemetry: &config::Telemetry, tasks: &Tasks) -> anyhow::Result<Traces
     let Some(endpoint) = telemetry.otlp_endpoint.clone() else { return Ok(Traces::off()) };
     let (headers, ratio) = (telemetry.otlp_headers.clone(), telemetry.sampling_ratio);
     Ok(Traces::to(&traces::Settings { endpoint, headers, ratio }, tasks)?)
+}
+
+fn setting(line: config::Line) -> Setting {
+    Setting { key: line.key, value: line.value, origin: line.origin.to_string() }
 }
 
 /// The classes that are kept for a limited time.

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{Failure, Outcome, start_logging};
 use crate::app::{App, Database, Options};
 use crate::clock::Clock;
-use crate::config::{Environment, Loaded};
+use crate::config::{Environment, Loaded, describe};
 use crate::lifecycle::{Reloads, stop_signal};
 
 #[derive(Debug, clap::Args)]
@@ -47,8 +47,12 @@ pub async fn run(loaded: &Loaded, environment: &Environment, arguments: &Argumen
     tokio::pin!(stop);
     let reloads = Reloads::listen();
     let database = Database::open(&loaded.config, environment).await?;
-    let options =
-        Options { migrate: !arguments.no_migrate, clock: Clock::system(arguments.clock_offset), ..Options::default() };
+    let options = Options {
+        migrate: !arguments.no_migrate,
+        clock: Clock::system(arguments.clock_offset),
+        settings: describe(loaded),
+        ..Options::default()
+    };
     let started = tokio::select! {
         started = App::start(&loaded.config, environment, &database, options) => Some(started),
         () = &mut stop => None,

@@ -133,6 +133,17 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    pub const ALL: [Self; 8] = [
+        Self::NoCredentials,
+        Self::BadKey,
+        Self::BadSignature,
+        Self::NoPermission,
+        Self::NotActivated,
+        Self::ClockSkew,
+        Self::Configuration,
+        Self::Unreachable,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoCredentials => "no_credentials",

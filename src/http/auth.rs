@@ -59,16 +59,39 @@ impl Keys {
         let key = find(keys, headers).ok_or_else(Problem::unauthorized)?;
         if key.scopes.contains(&scope) { Ok(Some(&key.name)) } else { Err(Problem::scope_missing(scope.as_str())) }
     }
+
+    /// The known key that the request carries in its header.
+    pub(super) fn bearer(&self, headers: &HeaderMap) -> Option<&Key> {
+        find(self.known(), headers)
+    }
+
+    /// The known key of which this is the text.
+    pub(super) fn named_by(&self, text: &str) -> Option<&Key> {
+        find_text(self.known(), text.as_bytes())
+    }
+
+    /// None where no keys are asked for.
+    pub(super) fn known(&self) -> &[Key] {
+        match self {
+            Self::Open => &[],
+            Self::Known(keys) => keys,
+        }
+    }
 }
 
-/// The key of the request. Every key is compared whole, so the time taken says nothing about any of them.
+/// The key of the request.
 fn find<'a>(keys: &'a [Key], headers: &HeaderMap) -> Option<&'a Key> {
     let given = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, given) = given.split_at_checked(7)?;
     if !scheme.eq_ignore_ascii_case(b"bearer ") {
         return None;
     }
-    let given: [u8; 32] = Sha256::digest(given.trim_ascii()).into();
+    find_text(keys, given)
+}
+
+/// Every key is compared whole, so the time taken says nothing about any of them.
+fn find_text<'a>(keys: &'a [Key], text: &[u8]) -> Option<&'a Key> {
+    let given: [u8; 32] = Sha256::digest(text.trim_ascii()).into();
     let mut found = u32::MAX;
     for (index, key) in (0..).zip(keys) {
         let equal: Choice = key.sha256.ct_eq(&given);

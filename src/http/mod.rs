@@ -5,6 +5,7 @@
 mod auth;
 mod body;
 mod callbacks;
+mod console;
 mod docs;
 mod error;
 mod events;
@@ -39,6 +40,7 @@ use crate::lifecycle::Tasks;
 use crate::service::Service;
 
 pub use auth::{Key, Keys, Scope};
+pub use console::{Console, Setting};
 pub use error::{CODES, Problem};
 use metrics::CountLayer;
 pub use openapi::document;
@@ -60,6 +62,7 @@ pub struct Parts {
     /// `/metrics` needs no key.
     pub open_metrics: bool,
     pub metrics: PrometheusHandle,
+    pub console: Console,
     /// Waiting requests are answered early when these stop.
     pub tasks: Tasks,
 }
@@ -93,6 +96,7 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/verifications", get(verifications::list::list).post(verifications::register::register))
         .route("/verifications/{id}", get(verifications::show::show).delete(verifications::erase::erase))
         .route("/verifications/{id}/history", get(verifications::history::history))
+        .route("/verifications/{id}/why", get(verifications::why::why))
         .route("/verifications/{id}/raw", get(verifications::raw::raw))
         .route("/verifications/{id}/evidence/{kind}", get(verifications::evidence::evidence))
         .route("/verifications/{id}/collect", post(verifications::collect::collect))
@@ -109,7 +113,8 @@ pub fn internal_router(api: &Api) -> Router {
         .route("/docs", get(docs::show))
         .route("/metrics", get(metrics::render))
         .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready));
+        .route("/readyz", get(health::ready))
+        .merge(console::router());
     // Outermost, so that answers of no route carry the id too.
     finish(router, api, "internal").layer(middleware::from_fn_with_state(api.clone(), request_id))
 }

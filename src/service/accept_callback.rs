@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use super::batch::{Batcher, Bounds, Turned};
+use super::refused::RefusedCallbacks;
 use super::wake::Wakes;
 use crate::lifecycle::Tasks;
 use crate::store::{Arrival, Arrived, Store, StoreError};
@@ -27,25 +28,36 @@ pub enum NotAccepted {
 }
 
 #[derive(Clone, Debug)]
-pub struct CallbackQueue(Batcher<Arrival, Result<Arrived, NotAccepted>>);
+pub struct CallbackQueue {
+    batcher: Batcher<Arrival, Result<Arrived, NotAccepted>>,
+    /// Whose token was wrong.
+    pub refused: Arc<RefusedCallbacks>,
+}
 
 impl CallbackQueue {
     pub fn start(store: Store, wakes: Wakes, tasks: &Tasks) -> Self {
-        let shared = Arc::new((store, wakes));
-        Self(Batcher::start(tasks, BOUNDS, move |arrivals| {
+        let refused = Arc::new(RefusedCallbacks::default());
+        let shared = Arc::new((store, wakes, Arc::clone(&refused)));
+        let batcher = Batcher::start(tasks, BOUNDS, move |arrivals| {
             let shared = Arc::clone(&shared);
-            async move { flush(&shared.0, &shared.1, arrivals).await }
-        }))
+            async move { flush(&shared.0, &shared.1, &shared.2, arrivals).await }
+        });
+        Self { batcher, refused }
     }
 
     /// Returns once what became of the callback is committed.
     pub async fn accept(&self, arrival: Arrival) -> Result<Arrived, NotAccepted> {
-        self.0.submit(arrival).await?
+        self.batcher.submit(arrival).await?
     }
 }
 
-async fn flush(store: &Store, wakes: &Wakes, arrivals: Vec<Arrival>) -> Vec<Result<Arrived, NotAccepted>> {
-    let answers = match attempt(store, &arrivals).await {
+async fn flush(
+    store: &Store,
+    wakes: &Wakes,
+    refused: &RefusedCallbacks,
+    arrivals: Vec<Arrival>,
+) -> Vec<Result<Arrived, NotAccepted>> {
+    let answers: Vec<_> = match attempt(store, &arrivals).await {
         Ok(arrived) => arrived.into_iter().map(Ok).collect(),
         // One that the database cannot hold must not take its neighbours down.
         Err(StoreError::Refused(_)) if arrivals.len() > 1 => {
@@ -63,6 +75,11 @@ async fn flush(store: &Store, wakes: &Wakes, arrivals: Vec<Arrival>) -> Vec<Resu
     };
     if answers.contains(&Ok(Arrived::Accepted)) {
         wakes.hints();
+    }
+    for (arrival, answer) in arrivals.iter().zip(&answers) {
+        if *answer == Ok(Arrived::TokenMismatch) {
+            refused.note(&arrival.account, &arrival.transaction_id, arrival.at);
+        }
     }
     answers
 }

@@ -18,6 +18,7 @@ pub mod polls;
 pub mod read_answer;
 pub mod recheck;
 pub mod reconcile;
+pub mod refused;
 pub mod register;
 pub mod retention;
 pub mod returns;
@@ -25,6 +26,7 @@ pub mod returns;
 mod testing;
 pub mod wake;
 pub mod webhooks;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -24,6 +24,7 @@ mod known;
 mod lease_due;
 mod live;
 mod migrate;
+mod overview;
 mod pool;
 mod receipts;
 mod rechecks;
@@ -36,6 +37,7 @@ mod secrets;
 mod signals;
 mod take_hints;
 mod verifications;
+mod why;
 
 use std::sync::Arc;
 
@@ -65,6 +67,7 @@ pub use initializations::{Initialization, InitializationEnd, InitializationState
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use live::LiveRow;
 pub use migrate::{MigrationError, Migrations};
+pub use overview::{Happened, OpenCount, RecentVerdict, Unmatched};
 pub use pool::Access;
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
@@ -76,6 +79,7 @@ pub use returns::Returned;
 pub use signals::{Signal, Signals};
 pub use take_hints::{Nudged, TakenHints};
 pub use verifications::{NewVerification, Registered};
+pub use why::{LostInitialization, Surroundings, VideoWork, Work};
 
 /// A handle on the database; clones share one pool, and what is known without asking it.
 #[derive(Clone, Debug)]

@@ -21,6 +21,8 @@ mod cli;
 mod client;
 #[cfg(feature = "simulator")]
 mod codes;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod console;
 mod credentials;
 #[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
 mod demo;
@@ -79,4 +81,6 @@ mod traces;
 mod vectors;
 #[cfg(feature = "simulator")]
 mod webhooks;
+#[cfg(all(feature = "embedded-postgres", feature = "simulator"))]
+mod why;
 mod zoloz;

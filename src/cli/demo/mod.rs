@@ -146,7 +146,9 @@ fn invitation(stage: &Stage) -> String {
     let Stage { internal, simulator_address, key, .. } = stage;
     let callback = stage.callback_url(MAIN);
     format!(
-        "\nEverything goes on running, its clocks a month ahead. Press Ctrl-C to end it. Until then, try:\n\
+        "\nEverything goes on running, its clocks a month ahead. Press Ctrl-C to end it. Until then, look:\n\
+         \n  http://{internal}/console   (sign in with {key})\n\
+         \nOr try:\n\
          \n  KEY={key}\n  \
          curl -s -H \"Authorization: Bearer $KEY\" 'http://{internal}/verifications?status=failed'\n  \
          curl -s http://{internal}/readyz\n  \

@@ -20,7 +20,7 @@ use super::cases::{ALIBABA, WITHOUT_TOKEN, ZOLOZ, ZOLOZ_AK_SK, ZOLOZ_WRONG_KEY};
 use super::receiver::Receiver;
 use crate::app::{App, Database, Options};
 use crate::clock::Clock;
-use crate::config::{Config, Environment, load_text};
+use crate::config::{Environment, Loaded, describe, load_text};
 use crate::entropy::Entropy;
 use crate::lifecycle::Tasks;
 use crate::simulator::{ClockMove, Settings, Simulator, ZolozCredentials, ZolozKeys};
@@ -42,7 +42,7 @@ pub struct Stage {
     pub receiver: Receiver,
     clock: Clock,
     environment: Environment,
-    config: Config,
+    loaded: Loaded,
     app: Mutex<Option<App>>,
     tasks: Tasks,
     // Dropped in this order: the folder goes after the server that works in it.
@@ -86,8 +86,8 @@ impl Stage {
             zoloz: &credentials(&simulator.zoloz_keys())?,
             other: &credentials(&ZolozKeys::generate()?)?,
         })?;
-        let config = load_text("demo", &text, &environment)?.config;
-        let database = Database::open_throwaway(&config, &environment).await?;
+        let loaded = load_text("demo", &text, &environment)?;
+        let database = Database::open_throwaway(&loaded.config, &environment).await?;
         let (serving, stopping) = (simulator.clone(), tasks.stopping());
         tasks.spawn(async move {
             // Without it every case fails, which is told at the end.
@@ -104,7 +104,7 @@ impl Stage {
             receiver,
             clock: Clock::jumping(),
             environment,
-            config,
+            loaded,
             app: Mutex::new(None),
             tasks,
             database,
@@ -122,7 +122,7 @@ impl Stage {
 
     /// The ports are held until the last moment: another demo may be starting beside this one.
     async fn prepare(&self, held: (StdListener, StdListener)) -> anyhow::Result<()> {
-        let store = self.database.store(self.config.database.max_connections);
+        let store = self.database.store(self.loaded.config.database.max_connections);
         store.migrate().await?;
         store.close().await;
         drop(held);
@@ -130,8 +130,13 @@ impl Stage {
     }
 
     async fn start(&self) -> anyhow::Result<()> {
-        let options = Options { clock: self.clock.clone(), entropy: self.entropy.clone(), ..Options::default() };
-        let app = App::start(&self.config, &self.environment, &self.database, options).await?;
+        let options = Options {
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            settings: describe(&self.loaded),
+            ..Options::default()
+        };
+        let app = App::start(&self.loaded.config, &self.environment, &self.database, options).await?;
         *self.app.lock().await = Some(app);
         Ok(())
     }

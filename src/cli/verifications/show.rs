@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, Options, text};
+use super::client::{Client, Options, text, time};
 use super::{Outcome, output};
 use crate::config::Environment;
 
@@ -42,6 +42,9 @@ pub async fn run(environment: &Environment, arguments: &Arguments) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     print(&answer.body);
+    let why = client.get(&["verifications", &arguments.id, "why"], &[]).await?;
+    output::line("");
+    explain(&why.body);
     if arguments.history {
         let history = client.get(&["verifications", &arguments.id, "history"], &[]).await?;
         let items = history.body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -93,6 +96,25 @@ pub fn print(body: &Value) {
     walk("", body, &mut rows);
     rows.sort_by_key(|row| FIRST.iter().position(|first| *first == row[0]).unwrap_or(FIRST.len()));
     output::table(["NAME", "VALUE"].map(str::to_owned), rows);
+}
+
+/// Why it is where it is: what is so, who must act, what comes next.
+fn explain(why: &Value) {
+    let also = why["also"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for statement in std::iter::once(why).chain(also) {
+        let part = |name: &str| text(&statement[name]);
+        output::line(&format!("{}: {}", part("code"), part("summary")));
+        if statement["who"] != "nobody" {
+            output::line(&format!("  who must act: {}", part("who")));
+        }
+        if statement["remedy"].is_string() {
+            output::line(&format!("  what to do: {}", part("remedy")));
+        }
+        if statement["next"].is_string() {
+            let at = time(&statement["next_at"]);
+            output::line(format!("  next: {} {at}", part("next")).trim_end());
+        }
+    }
 }
 
 fn happened(item: &Value) -> Vec<String> {

@@ -52,6 +52,7 @@ as absent. A request that can be read as GET can be sent as HEAD too.";
         verifications::list::list,
         verifications::show::show,
         verifications::history::history,
+        verifications::why::why,
         verifications::raw::raw,
         verifications::evidence::evidence,
         verifications::collect::collect,

@@ -6,6 +6,7 @@ use utoipa::openapi::{RefOr, Schema};
 use crate::domain::history::HistoryKind;
 use crate::domain::risk::RiskKind;
 use crate::domain::{EvidenceKind, EvidenceState, FinalStatus, Status};
+use crate::service::why::{CODES, Who};
 use crate::store::{DeliveryState, Discrepancy, EvidencePart, ProviderPart, RecheckState};
 
 /// A schema as it stands in the document.
@@ -55,6 +56,14 @@ pub fn evidence_state() -> RefOr<Schema> {
 
 pub fn recheck_state() -> RefOr<Schema> {
     words(&[RecheckState::Running, RecheckState::Finished, RecheckState::Stopped].map(RecheckState::as_str))
+}
+
+pub fn why_code() -> RefOr<Schema> {
+    words(&CODES)
+}
+
+pub fn who() -> RefOr<Schema> {
+    words(&Who::ALL.map(Who::as_str))
 }
 
 pub fn discrepancy() -> RefOr<Schema> {

@@ -14,7 +14,7 @@ use crate::domain::VerificationId;
 use crate::domain::risk::RiskKind;
 use crate::http::{Api, Problem, answered};
 use crate::service::account::Account;
-use crate::store::{RiskCursor, Window};
+use crate::store::{Record, RiskCursor, Window};
 
 /// They choose among all verifications; this list is of open work in another order.
 const NOT_WITH: [&str; 5] = ["status", "transaction_id", "merchant_biz_id", "registered_after", "registered_before"];
@@ -30,12 +30,29 @@ pub async fn list(api: &Api, kind: Option<RiskKind>, mut query: Query) -> Result
     let limit = query.take("limit", parse_limit).unwrap_or(LIMIT);
     query.finish()?;
     let kind = kind.expect("one that cannot be read is a wrong value, which was refused");
+    let (rows, next_cursor) = page(api, kind, account.as_deref(), after, limit).await?;
+    let service = &api.service;
+    let items = rows
+        .iter()
+        .map(|(record, _)| render(record, service.accounts.get(&record.account).map(AsRef::as_ref)))
+        .collect();
+    Ok(Json(Page { items, next_cursor }).into_response())
+}
+
+/// What is at risk, each with its deadline, and where the next page begins.
+pub(in crate::http) async fn page(
+    api: &Api,
+    kind: RiskKind,
+    account: Option<&str>,
+    after: Option<RiskCursor>,
+    limit: i64,
+) -> Result<(Vec<(Record, DateTime<Utc>)>, Option<String>), Problem> {
     let service = &api.service;
     let windows: Vec<Window<'_>> = service
         .accounts
         .values()
         .map(AsRef::<Account>::as_ref)
-        .filter(|known| account.as_ref().is_none_or(|account| *account == known.name))
+        .filter(|known| account.is_none_or(|account| *account == known.name))
         .map(|known| known.window(kind))
         .collect();
     // One more than asked for tells whether there is a next page.
@@ -47,11 +64,7 @@ pub async fn list(api: &Api, kind: Option<RiskKind>, mut query: Query) -> Result
     } else {
         None
     };
-    let items = rows
-        .iter()
-        .map(|(record, _)| render(record, service.accounts.get(&record.account).map(AsRef::as_ref)))
-        .collect();
-    Ok(Json(Page { items, next_cursor }).into_response())
+    Ok((rows, next_cursor))
 }
 
 fn cursor(at: RiskCursor) -> String {
@@ -61,7 +74,7 @@ fn cursor(at: RiskCursor) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn parse_cursor(text: &str) -> Option<RiskCursor> {
+pub(in crate::http) fn parse_cursor(text: &str) -> Option<RiskCursor> {
     let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
     let (micros, id) = bytes.split_first_chunk::<8>()?;
     let deadline = DateTime::<Utc>::from_timestamp_micros(i64::from_be_bytes(*micros))?;

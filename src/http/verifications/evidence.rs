@@ -74,7 +74,7 @@ pub async fn evidence(
     }
 }
 
-fn respond(object: &EvidenceObject, body: Body) -> Response {
+pub(in crate::http) fn respond(object: &EvidenceObject, body: Body) -> Response {
     let digest = format!("sha-256={}", STANDARD.encode(object.sha256));
     let text = |text: &str| HeaderValue::from_str(text).expect("types and Base64 are plain text");
     let headers = [
@@ -88,7 +88,7 @@ fn respond(object: &EvidenceObject, body: Body) -> Response {
 }
 
 /// Why there is nothing to show.
-fn why(kind: EvidenceKind, standing: Option<(EvidenceState, Option<String>)>) -> String {
+pub(in crate::http) fn why(kind: EvidenceKind, standing: Option<(EvidenceState, Option<String>)>) -> String {
     let Some((state, reason)) = standing else {
         return format!("No {kind} is known of this verification. Its `evidence` lists what there is.");
     };

@@ -19,7 +19,7 @@ use crate::domain::{Status, VerificationId};
 use crate::http::auth::Scope;
 use crate::http::openapi::words;
 use crate::http::{Api, Problem, answered};
-use crate::store::Filter;
+use crate::store::{Filter, Record};
 
 pub(in crate::http) const LIMIT: i64 = 50;
 const MOST: i64 = 200;
@@ -73,6 +73,16 @@ pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Resul
         return at_risk::list(&api, kind, query).await;
     }
     let filter = parse(query)?;
+    let (records, next_cursor) = page(&api, &filter).await?;
+    let items: Vec<_> = records
+        .iter()
+        .map(|record| render(record, api.service.accounts.get(&record.account).map(AsRef::as_ref)))
+        .collect();
+    Ok(Json(Page { items, next_cursor }).into_response())
+}
+
+/// As many as the filter wants, and where the next page begins.
+pub(in crate::http) async fn page(api: &Api, filter: &Filter) -> Result<(Vec<Record>, Option<String>), Problem> {
     // One more than asked for tells whether there is a next page.
     let mut records = answered(api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() })).await?;
     let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
@@ -82,18 +92,14 @@ pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Resul
     } else {
         None
     };
-    let items: Vec<_> = records
-        .iter()
-        .map(|record| render(record, api.service.accounts.get(&record.account).map(AsRef::as_ref)))
-        .collect();
-    Ok(Json(Page { items, next_cursor }).into_response())
+    Ok((records, next_cursor))
 }
 
 fn cursor(id: VerificationId) -> String {
     URL_SAFE_NO_PAD.encode(id.0.as_bytes())
 }
 
-fn parse_cursor(text: &str) -> Option<VerificationId> {
+pub(in crate::http) fn parse_cursor(text: &str) -> Option<VerificationId> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     Uuid::from_slice(&bytes).ok().map(VerificationId)
 }

@@ -12,6 +12,7 @@ pub mod query;
 pub mod raw;
 pub mod register;
 pub mod show;
+pub mod why;
 
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
@@ -21,9 +22,9 @@ use crate::domain::VerificationId;
 use super::Problem;
 
 /// The id in a path, as it came.
-type PathId = Result<Path<String>, PathRejection>;
+pub(in crate::http) type PathId = Result<Path<String>, PathRejection>;
 
 /// What is no id, or no text at all, names no verification either.
-fn parse_id(id: PathId) -> Result<VerificationId, Problem> {
+pub(in crate::http) fn parse_id(id: PathId) -> Result<VerificationId, Problem> {
     id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(Problem::verification_not_found)
 }

@@ -40,27 +40,29 @@ pub async fn raw(State(api): State<Api>, id: PathId, uri: Uri, headers: HeaderMa
     query.finish()?;
     let request_id = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
     let reader = Reader { key, request_id };
-    match answered(api.service.read_answer(parse_id(id)?, revision, &reader)).await? {
-        AnswerRead::Read(answer) => {
-            let kind = HeaderValue::from_static("application/json");
-            let caching = HeaderValue::from_static("no-store");
-            Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, caching)], answer).into_response())
-        }
-        AnswerRead::NotFound => Err(Problem::verification_not_found()),
-        AnswerRead::NoVerdict => Err(match revision {
-            Some(revision) => Problem::answer_not_found(format!(
-                "The verification has no revision {revision}. Its history names those that it has."
-            )),
-            None => Problem::answer_not_found(
-                "The verification has no verdict yet. `GET /verifications/{id}?wait=60` answers as soon as it has one.",
-            ),
-        }),
-        AnswerRead::NotKept(status) => Err(Problem::answer_not_found(format!(
+    let read = answered(api.service.read_answer(parse_id(id)?, revision, &reader)).await?;
+    let AnswerRead::Read(answer) = read else { return Err(refusal(&read, revision)) };
+    let kind = HeaderValue::from_static("application/json");
+    let caching = HeaderValue::from_static("no-store");
+    Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, caching)], answer).into_response())
+}
+
+/// Why there is no answer to show.
+pub(in crate::http) fn refusal(read: &AnswerRead, revision: Option<i32>) -> Problem {
+    match (read, revision) {
+        (AnswerRead::NotFound | AnswerRead::Read(_), _) => Problem::verification_not_found(),
+        (AnswerRead::NoVerdict, Some(revision)) => Problem::answer_not_found(format!(
+            "The verification has no revision {revision}. Its history names those that it has."
+        )),
+        (AnswerRead::NoVerdict, None) => Problem::answer_not_found(
+            "The verification has no verdict yet. `GET /verifications/{id}?wait=60` answers as soon as it has one.",
+        ),
+        (AnswerRead::NotKept(status), _) => Problem::answer_not_found(format!(
             "The verification is {status}, and no answer of the provider is kept for it: there was none, as its \
              `reason` says, or the time of retention.raw_answer is over."
-        ))),
-        AnswerRead::Erased => Err(Problem::answer_not_found(
-            "The verification was erased. `GET /verifications/{id}/history` says when and by whom.",
         )),
+        (AnswerRead::Erased, _) => Problem::answer_not_found(
+            "The verification was erased. `GET /verifications/{id}/history` says when and by whom.",
+        ),
     }
 }

@@ -114,6 +114,8 @@ fn methods(arguments: &str) -> BTreeSet<String> {
 fn routes() -> BTreeSet<(String, String)> {
     let mut files = Vec::new();
     sources(&root().join("src/http"), &mut files);
+    // Pages for people are no part of the API.
+    files.retain(|file| !file.starts_with(root().join("src/http/console")));
     let mut routes = BTreeSet::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use checkback::app::{App, Database, Options};
 use checkback::clock::Clock;
-use checkback::config::{Environment, load_text};
+use checkback::config::{Environment, describe, load_text};
 use checkback::entropy::Entropy;
 use checkback::simulator::{ClockMove, CreateTransaction, Settings, Simulator, ZolozKeys};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -113,7 +113,7 @@ pub async fn launch(config: &str, database_url: &str, clock: Clock, migrate: boo
     let environment = Environment::from_pairs(pairs);
     let loaded = load_text("test", config, &environment).expect("the configuration is right");
     let database = Database::open(&loaded.config, &environment).await.expect("the database is there");
-    let options = Options { migrate, clock, entropy: Entropy::system() };
+    let options = Options { migrate, clock, entropy: Entropy::system(), settings: describe(&loaded) };
     App::start(&loaded.config, &environment, &database, options).await.expect("the service starts")
 }
 
