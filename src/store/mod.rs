@@ -67,7 +67,7 @@ pub use initializations::{Initialization, InitializationEnd, InitializationState
 pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use live::LiveRow;
 pub use migrate::{MigrationError, Migrations};
-pub use overview::{Happened, OpenCount, RecentVerdict, Unmatched};
+pub use overview::{Happened, OpenWork, RecentVerdict, Unmatched};
 pub use pool::Access;
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};

@@ -28,7 +28,7 @@ pub struct Happened {
 
 /// Open work of an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenCount {
+pub struct OpenWork {
     pub account: String,
     pub waiting: i64,
     pub collecting: i64,
@@ -110,9 +110,9 @@ impl Store {
     }
 
     /// Open work by account, counted up to `limit` rows of it: a sum that reaches `limit` says "at least".
-    pub async fn open_counts(&self, limit: i64) -> Result<Vec<OpenCount>, StoreError> {
+    pub async fn open_work(&self, limit: i64) -> Result<Vec<OpenWork>, StoreError> {
         let rows = sqlx::query!(
-            r#"-- open_counts
+            r#"-- open_work
             SELECT account AS "account!",
                 count(*) FILTER (WHERE NOT recheck AND NOT heard) AS "waiting!",
                 count(*) FILTER (WHERE NOT recheck AND heard) AS "collecting!",
@@ -130,7 +130,7 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| OpenCount {
+            .map(|row| OpenWork {
                 account: row.account,
                 waiting: row.waiting,
                 collecting: row.collecting,

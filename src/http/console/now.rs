@@ -18,7 +18,7 @@ use crate::domain::{FinalStatus, HistoryKind};
 use crate::http::{Api, Problem, answered};
 use crate::service::account::Account;
 use crate::service::why::span;
-use crate::store::{AccountHealth, OpenCount, RecentVerdict, Record, Window};
+use crate::store::{AccountHealth, OpenWork, RecentVerdict, Record, Window};
 
 /// For so long what was read counts as new.
 const FRESH: TimeDelta = TimeDelta::seconds(2);
@@ -46,7 +46,7 @@ pub struct Overview {
     /// Of each kind, a second; of checks besides by account.
     rates: BTreeMap<&'static str, f64>,
     checks: BTreeMap<String, f64>,
-    open: Vec<OpenCount>,
+    open: Vec<OpenWork>,
     estimated: Option<i64>,
     at_risk: [Vec<(Record, DateTime<Utc>)>; 2],
     lost: Vec<Record>,
@@ -93,7 +93,7 @@ async fn read(api: &Api, now: DateTime<Utc>) -> Result<Overview, Problem> {
         tokio::try_join!(
             store.recent_verdicts(now - CHARTED, VERDICTS),
             store.recent_history(now - RECENT, HAPPENED),
-            store.open_counts(OPEN),
+            store.open_work(OPEN),
             store.estimated_verifications(),
             store.at_risk(&videos, None, AT_RISK, now),
             store.at_risk(&results, None, AT_RISK, now),
@@ -177,7 +177,7 @@ fn verdict_of_the_day(overview: &Overview, conditions: &[Condition<'_>]) -> Mark
 
 fn tiles(overview: &Overview) -> Markup {
     let rate = |kind: &str| format!("{:.1}", overview.rates.get(kind).copied().unwrap_or(0.0));
-    let sum = |of: fn(&OpenCount) -> i64| overview.open.iter().map(of).sum::<i64>();
+    let sum = |of: fn(&OpenWork) -> i64| overview.open.iter().map(of).sum::<i64>();
     let all = sum(|open| open.waiting + open.collecting + open.rechecks);
     let more = if all >= OPEN { "+" } else { "" };
     let oldest = overview.oldest_due.iter().map(|(_, due_at)| overview.read_at - *due_at).max();
