@@ -88,6 +88,7 @@ impl Bench {
         let api = Api::new(Parts {
             service: service.clone(),
             keys: Keys::Open,
+            console: http::Console::default(),
             open_metrics: true,
             metrics: telemetry::metrics()?,
             tasks: listeners.clone(),

@@ -138,7 +138,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Man(options) => completions::man(&options),
         Command::Reconcile(options) => reconcile::run(&environment, &options).await,
         Command::Webhooks(command) => webhooks::run(&environment, &command).await,
-        Command::Openapi => openapi::run(),
+        Command::Openapi => Ok(openapi::run()),
         Command::Health => health::run(&configured(file, &environment)?).await,
     }
 }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::{Outcome, output};
+use super::output;
 use crate::http;
 
-pub fn run() -> Outcome {
+pub fn run() -> ExitCode {
     output::line(http::document().trim_end());
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }

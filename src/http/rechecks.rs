@@ -91,7 +91,7 @@ pub(super) struct RecheckBody<'a> {
 #[serde(untagged)]
 #[schema(as = Begun)]
 pub(super) enum Begun<'a> {
-    Recheck(RecheckBody<'a>),
+    Recheck(Box<RecheckBody<'a>>),
     DryRun(DryRun),
 }
 
@@ -195,7 +195,7 @@ pub async fn create(State(api): State<Api>, request: Request) -> Result<Response
     let body = RecheckBody { estimate: Some(seconds(&estimate)), ..render(&recheck) };
     let place = HeaderValue::from_str(&format!("/rechecks/{id}")).map_err(|_| Problem::internal())?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, [(header::LOCATION, place)], Json(Begun::Recheck(body))).into_response())
+    Ok((status, [(header::LOCATION, place)], Json(Begun::Recheck(Box::new(body)))).into_response())
 }
 
 /// List rechecks, newest first

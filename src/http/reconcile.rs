@@ -79,7 +79,7 @@ pub(super) struct Body<'a> {
     #[schema(inline)]
     calls: Calls,
     #[schema(inline)]
-    billing: Vec<Billed<'a>>,
+    billing: Vec<BillingOf<'a>>,
     #[schema(inline)]
     rechecks: Rechecks,
     #[schema(inline)]
@@ -117,7 +117,7 @@ struct Calls {
 
 /// Current verdicts of one code.
 #[derive(Serialize, ToSchema)]
-struct Billed<'a> {
+struct BillingOf<'a> {
     account: &'a str,
     #[schema(required)]
     product: Option<&'a str>,
@@ -180,7 +180,7 @@ fn render(all: &Reconciliation, since: String, until: String) -> Body<'_> {
         billing: all
             .billing
             .iter()
-            .map(|of| Billed {
+            .map(|of| BillingOf {
                 account: &of.account,
                 product: of.product.as_deref(),
                 sub_code: of.sub_code.as_deref(),

@@ -140,6 +140,7 @@ impl Span {
     }
 
     /// A part of this one.
+    #[must_use]
     pub fn child(&self, name: &'static str, kind: SpanKind) -> Self {
         let Some(parent) = &self.0 else { return Self(None) };
         let context = Context::new().with_remote_span_context(parent.span.span_context().clone());

@@ -26,9 +26,9 @@ const MAY_USE: [(&str, &[&str]); 8] = [
 const USE_ANYTHING: [&str; 5] = ["main", "lib", "cli", "app", "rotation"];
 
 /// What may stand only in files whose path begins so.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("axum::", &["http/", "simulator/"]),
-    ("maud::", &["http/console/"]),
+    ("maud::", &["http/console/", "http/docs/"]),
     ("utoipa::", &["http/"]),
     ("sqlx::", &["store/", "app/", "private_postgres/"]),
     ("reqwest::", &["provider/http.rs", "evidence/", "webhook/", "simulator/"]),

@@ -129,12 +129,12 @@ async fn everything_that_happens_is_told_in_order_with_a_thin_body() {
 
 #[tokio::test]
 async fn all_replicas_tell_the_same_in_the_same_order_and_one_goes_on_where_another_was_left() {
+    const COUNT: usize = 60;
     let test = TestApp::start().await;
     let other = test.replica().await;
     let elsewhere = format!("http://{}", other.internal);
     let mut here = Stream::open(&test, "/events").await;
     let mut there = Stream::of(test.http.get(format!("{elsewhere}/events")).bearer_auth(KEY)).await;
-    const COUNT: usize = 60;
     let register = |n: usize| {
         let (test, elsewhere) = (&test, &elsewhere);
         async move {

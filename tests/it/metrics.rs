@@ -32,10 +32,10 @@ const PROMISED: [(&str, &[&str]); 11] = [
 ];
 
 /// The families of an exposition: kind, and the labels of the samples.
-fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+fn families(content: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let (mut kinds, mut helped) = (BTreeMap::new(), BTreeSet::new());
     let mut families: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    for line in content.lines().filter(|line| !line.is_empty()) {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, help) = rest.split_once(' ').unwrap();
             assert!(help.len() > 5, "{line}");
@@ -83,14 +83,14 @@ async fn every_sample_has_its_kind_and_its_words_and_the_promised_ones_are_there
     test.simulator.complete(&transaction, Complete { callbacks: Some(0), ..Complete::default() }).await.unwrap();
     test.callback(&transaction, None).await;
     test.final_verification(&id).await;
-    let text = test
+    let content = test
         .until("all promised ones are shown", async || {
-            let text = shown(&test).await;
-            let families = families(&text);
-            PROMISED.iter().all(|(name, _)| families.contains_key(*name)).then_some(text)
+            let content = shown(&test).await;
+            let families = families(&content);
+            PROMISED.iter().all(|(name, _)| families.contains_key(*name)).then_some(content)
         })
         .await;
-    let families = families(&text);
+    let families = families(&content);
     for (name, labels) in PROMISED {
         let expected: BTreeSet<String> = labels.iter().map(|label| (*label).to_owned()).collect();
         assert_eq!(families[name].1, expected, "{name}");
@@ -104,15 +104,15 @@ async fn every_sample_has_its_kind_and_its_words_and_the_promised_ones_are_there
         assert!(families.contains_key(name), "{name}");
     }
     let build = format!("checkback_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"));
-    assert!(text.contains(&build) && text.contains("checkback_ready 1\n"), "{text}");
+    assert!(content.contains(&build) && content.contains("checkback_ready 1\n"), "{content}");
 }
 
 #[tokio::test]
 async fn the_gauges_say_how_many_there_are_in_each_state_and_which_accounts_fail() {
     let test = TestApp::with(counted_account()).await;
-    let text = shown(&test).await;
+    let content = shown(&test).await;
     // Also before the first one: an alert needs the rise from 0.
-    assert!(text.contains(&format!("checkback_expired_total{{account=\"{COUNTED}\"}} 0\n")), "{text}");
+    assert!(content.contains(&format!("checkback_expired_total{{account=\"{COUNTED}\"}} 0\n")), "{content}");
     for _ in 0..2 {
         test.begin(CreateTransaction::default(), json!({ "account": COUNTED })).await;
     }
@@ -145,8 +145,8 @@ async fn the_gauges_say_how_many_there_are_in_each_state_and_which_accounts_fail
             service.look_at_whole().await.unwrap();
             let mut round = FinalRound::new(service);
             while service.count_finals(&mut round).await.unwrap() {}
-            let text = shown(&test).await;
-            wanted.iter().all(|line| text.contains(line)).then_some(())
+            let content = shown(&test).await;
+            wanted.iter().all(|line| content.contains(line)).then_some(())
         })
         .await;
     };

@@ -67,7 +67,8 @@ async fn two_replicas_without_a_way_past_the_pooler() {
 async fn two_replicas_that_listen_past_the_pooler() {
     let mut test = TestApp::start().await;
     test.stop().await;
-    test.config.push_str(&format!("\n[database]\nlisten_url = '{}'", test.database.url()));
+    let section = format!("\n[database]\nlisten_url = '{}'", test.database.url());
+    test.config.push_str(&section);
     test.restart().await;
     let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^LISTEN'";
     let pool = test.database.pool().await;

@@ -133,8 +133,8 @@ async fn one_trace_leads_from_the_callback_to_the_verdict() {
     for (headers, body) in received.iter() {
         assert_eq!(headers["x-scope"], "CANARY-HEADER");
         assert_eq!(headers["content-type"], "application/x-protobuf");
-        let text = String::from_utf8_lossy(body);
-        assert!(!text.contains(&transaction) && !text.contains("of-nobody") && !text.contains("CANARY"));
+        let shown = String::from_utf8_lossy(body);
+        assert!(!shown.contains(&transaction) && !shown.contains("of-nobody") && !shown.contains("CANARY"));
     }
 }
 
@@ -203,7 +203,7 @@ async fn a_collector_that_is_down_holds_nothing_up() {
     assert_eq!(callback(&test, &transaction, &traceparent("01")).await, 200);
     assert_eq!(test.final_verification(&id).await["status"], "passed");
     test.app.as_ref().unwrap().service.traces.flush().await;
-    let text = test.get("/metrics").await.text().await.unwrap();
-    assert!(text.contains("checkback_trace_batches_total{result=\"failed\"}"), "{text}");
+    let shown = test.get("/metrics").await.text().await.unwrap();
+    assert!(shown.contains("checkback_trace_batches_total{result=\"failed\"}"), "{shown}");
     test.stop().await;
 }

@@ -143,10 +143,10 @@ async fn plant(test: &TestApp) -> Plan {
         next_bulk_at = clock_timestamp() + interval '9 minutes'";
     sqlx::query(slots).execute(&pool).await.unwrap();
     let mut plan = Plan { pool, now, planted: Vec::new() };
-    let poll = Job { lane: 3, due: 300, running: 1, last_error: Some("ProcessNotCompleted"), ..Job::default() };
-    let heard = Job { lane: 2, due: 60, heard: Some(-30), running: 2, last_error: poll.last_error, ..Job::default() };
-    plan.open("waiting", ACCOUNT, poll, ("waiting_for_person", "person", Some(300))).await;
-    plan.open("a late poll", ACCOUNT, Job { due: -90, ..poll }, ("poll_late", "operator", None)).await;
+    let polled = Job { lane: 3, due: 300, running: 1, last_error: Some("ProcessNotCompleted"), ..Job::default() };
+    let heard = Job { lane: 2, due: 60, heard: Some(-30), running: 2, last_error: polled.last_error, ..Job::default() };
+    plan.open("waiting", ACCOUNT, polled, ("waiting_for_person", "person", Some(300))).await;
+    plan.open("a late poll", ACCOUNT, Job { due: -90, ..polled }, ("poll_late", "operator", None)).await;
     plan.open("due", ACCOUNT, Job { lane: 1, due: -1, ..heard }, ("check_due", "nobody", Some(-1))).await;
     plan.open("late", ACCOUNT, Job { due: -200, ..heard }, ("check_late", "operator", None)).await;
     plan.open("running", ACCOUNT, Job { is_leased: true, ..heard }, ("check_running", "provider", None)).await;
@@ -156,7 +156,7 @@ async fn plant(test: &TestApp) -> Plan {
     plan.open("not completed", ACCOUNT, heard, ("not_completed", "person", Some(60))).await;
     plan.open("pending", ACCOUNT, Job { last_error: Some("P"), ..heard }, ("result_pending", "provider", Some(60)))
         .await;
-    plan.open("of a gone account", "gone", poll, ("account_not_configured", "operator", None)).await;
+    plan.open("of a gone account", "gone", polled, ("account_not_configured", "operator", None)).await;
     sqlx::query("UPDATE accounts SET hold_until = $1 WHERE account = 'held'")
         .bind(plan.at(45))
         .execute(&plan.pool)

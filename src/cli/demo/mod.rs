@@ -44,7 +44,7 @@ pub async fn run(environment: &Environment, arguments: &Arguments) -> Outcome {
         stopping.cancel();
     });
     output::line("Starting a private Postgres, the simulated providers and the service ...");
-    let stage = Stage::open(environment).await?;
+    let stage = Box::pin(Stage::open(environment)).await?;
     let result = show(&stage, environment, arguments, &stop).await;
     let closed = stage.close().await;
     let code = result?;

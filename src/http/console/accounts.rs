@@ -61,10 +61,10 @@ pub fn health_cell(condition: &Condition<'_>, now: DateTime<Utc>) -> Markup {
             span.state.bad { "failing" } " " (failing.reason) " (" code { (failing.code) } ") for " (span(now - failing.since))
         };
     }
-    match health.hold_until.filter(|until| *until > now) {
-        Some(until) => html! { span.state.warn { "throttled" } " goes on " (when(until, now)) },
-        None => html! { span.state.good { "ok" } },
+    if let Some(until) = health.hold_until.filter(|until| *until > now) {
+        return html! { span.state.warn { "throttled" } " goes on " (when(until, now)) };
     }
+    html! { span.state.good { "ok" } }
 }
 
 pub async fn page(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Page {

@@ -110,15 +110,12 @@ pub async fn page(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Page 
     let viewer = viewer(&api, &headers, &uri).await?;
     let Asked { given, filter, at_risk, after } = asked(&uri)?;
     let now = api.service.clock.now();
-    let (rows, next) = match at_risk {
-        Some(kind) => {
-            let (rows, next) = at_risk::page(&api, kind, filter.account.as_deref(), after, SHOWN).await?;
-            (rows.into_iter().map(|(record, deadline)| (record, Some(deadline))).collect(), next)
-        }
-        None => {
-            let (records, next) = list::page(&api, &filter).await?;
-            (records.into_iter().map(|record| (record, None)).collect::<Vec<_>>(), next)
-        }
+    let (rows, next) = if let Some(kind) = at_risk {
+        let (rows, next) = at_risk::page(&api, kind, filter.account.as_deref(), after, SHOWN).await?;
+        (rows.into_iter().map(|(record, deadline)| (record, Some(deadline))).collect(), next)
+    } else {
+        let (records, next) = list::page(&api, &filter).await?;
+        (records.into_iter().map(|record| (record, None)).collect::<Vec<_>>(), next)
     };
     let accounts: Vec<&str> = api.service.accounts.keys().map(String::as_str).collect();
     let address = given.address();

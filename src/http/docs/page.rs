@@ -1,7 +1,8 @@
-//! The page: an index, the operations by tag, the schemas, the problems. Every text is escaped.
+//! The page: an index, the operations by tag, the schemas, the problems.
 
 use std::fmt::Write;
 
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::{Map, Value};
 
 use crate::http::CODES;
@@ -10,214 +11,279 @@ use crate::http::CODES;
 const INTERNAL: &str = "http://127.0.0.1:8081";
 
 pub fn render(document: &Value, problems: &str, style: &str) -> String {
-    let page = Page { document };
-    let mut main = String::new();
-    let mut index = String::new();
-    for tag in array(&document["tags"]) {
-        let name = text(&tag["name"]);
-        let mut links = String::new();
-        let _ = write!(main, "<h2>{}</h2>{}", escape(name), paragraphs(text(&tag["description"])));
-        for (path, method, operation) in page.operations(name) {
-            let id = escape(text(&operation["operationId"]));
-            let _ = write!(
-                links,
-                "<li><a href=\"#{id}\"><span class=\"method {method}\">{method}</span> {}</a></li>",
-                escape(path)
-            );
-            main.push_str(&page.operation(path, method, operation));
-        }
-        let _ = write!(index, "<h2>{}</h2><ul>{links}</ul>", escape(name));
-    }
-    let (schemas, schema_links) = page.schemas();
-    let (sections, problem_links) = problem_sections(problems);
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>Checkback API</title>\
-         <style>{style}</style></head><body><div class=\"page\"><nav aria-label=\"Contents\">{index}\
-         <h2>Schemas</h2><ul>{schema_links}</ul><h2>Problems</h2><ul>{problem_links}</ul></nav>\
-         <main><h1>Checkback API</h1><p class=\"soft\">Version {}; the same as <a href=\"/openapi.json\">openapi.json</a>\
-         </p>{}{main}<h2>Schemas</h2>{schemas}<h2>Problems</h2>{sections}</main></div></body></html>\n",
-        escape(text(&document["info"]["version"])),
-        paragraphs(text(&document["info"]["description"])),
-    )
-}
-
-struct Page<'a> {
-    document: &'a Value,
-}
-
-impl<'a> Page<'a> {
-    fn operations(&self, tag: &str) -> Vec<(&'a str, &'a str, &'a Value)> {
-        let mut found = Vec::new();
-        for (path, methods) in members(&self.document["paths"]) {
-            for (method, operation) in members(methods) {
-                if operation["tags"][0] == tag {
-                    found.push((path.as_str(), method.as_str(), operation));
+    let tags: Vec<(&str, &str)> =
+        array(&document["tags"]).iter().map(|tag| (text(&tag["name"]), text(&tag["description"]))).collect();
+    let schemas = || members(&document["components"]["schemas"]);
+    let problems = sections(problems);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Checkback API" }
+                // A file of this repository.
+                style { (PreEscaped(style)) }
+            }
+            body {
+                div.page {
+                    nav aria-label="Contents" {
+                        @for (tag, _) in &tags {
+                            h2 { (tag) }
+                            ul {
+                                @for (path, method, operation) in operations(document, tag) {
+                                    li {
+                                        a href={ "#" (text(&operation["operationId"])) } { (sort(method)) " " (path) }
+                                    }
+                                }
+                            }
+                        }
+                        h2 { "Schemas" }
+                        ul { @for (name, _) in schemas() { li { a href={ "#schema-" (name) } { (name) } } } }
+                        h2 { "Problems" }
+                        ul { @for (code, _) in &problems { li { a href={ "#problem-" (code) } { (code) } } } }
+                    }
+                    main {
+                        h1 { "Checkback API" }
+                        p.soft {
+                            "Version " (text(&document["info"]["version"])) "; the same as "
+                            a href="/openapi.json" { "openapi.json" }
+                        }
+                        (paragraphs(text(&document["info"]["description"])))
+                        @for (tag, description) in &tags {
+                            h2 { (tag) }
+                            (paragraphs(description))
+                            @for (path, method, one) in operations(document, tag) { (operation(path, method, one)) }
+                        }
+                        h2 { "Schemas" }
+                        @for (name, one) in schemas() { (schema(name, one)) }
+                        h2 { "Problems" }
+                        @for (code, body) in &problems { (problem(code, body)) }
+                    }
                 }
             }
         }
-        found
-    }
+    };
+    page.into_string()
+}
 
-    fn operation(&self, path: &str, method: &str, operation: &Value) -> String {
-        let id = escape(text(&operation["operationId"]));
-        let mut out = format!(
-            "<section id=\"{id}\" aria-labelledby=\"{id}-title\"><h3 id=\"{id}-title\">{}</h3>\
-             <p class=\"line\"><span class=\"method {method}\">{method}</span> {}</p>",
-            escape(text(&operation["summary"])),
-            escape(path)
-        );
-        let listener = match text(&operation["x-listener"]) {
-            "both" => "both listeners",
-            "public" => "the public listener",
-            _ => "the internal listener",
+fn operations<'a>(document: &'a Value, tag: &str) -> Vec<(&'a str, &'a str, &'a Value)> {
+    members(&document["paths"])
+        .flat_map(|(path, methods)| members(methods).map(move |(method, one)| (path.as_str(), method.as_str(), one)))
+        .filter(|(_, _, operation)| operation["tags"][0] == tag)
+        .collect()
+}
+
+/// GET, POST and so on, each in its colour.
+fn sort(method: &str) -> Markup {
+    html! { span class={ "method " (method) } { (method) } }
+}
+
+fn operation(path: &str, method: &str, operation: &Value) -> Markup {
+    let id = text(&operation["operationId"]);
+    let listener = match text(&operation["x-listener"]) {
+        "both" => "both listeners",
+        "public" => "the public listener",
+        _ => "the internal listener",
+    };
+    let parameters = array(&operation["parameters"]);
+    html! {
+        section id=(id) aria-labelledby={ (id) "-title" } {
+            h3 id={ (id) "-title" } { (text(&operation["summary"])) }
+            p.line { (sort(method)) " " (path) }
+            p.soft {
+                "On " (listener) "; "
+                @if let Some(scope) = operation["x-required-scope"].as_str() {
+                    "needs a key with the scope " code { (scope) } "."
+                } @else {
+                    "needs no key."
+                }
+            }
+            (paragraphs(text(&operation["description"])))
+            @if !parameters.is_empty() {
+                h4 { "Parameters" }
+                (table(&["Name", "In", "Value"], &html! {
+                    @for parameter in parameters {
+                        tr {
+                            td { code { (text(&parameter["name"])) } }
+                            td { (text(&parameter["in"])) @if parameter["required"] == true { ", required" } }
+                            td { (shape(&parameter["schema"])) (remark(text(&parameter["description"]))) }
+                        }
+                    }
+                }))
+            }
+            @if let Some(content) = operation["requestBody"]["content"].as_object() {
+                h4 { "Body" @if operation["requestBody"]["required"] == false { " (may be left out)" } }
+                p { @for (kind, body) in content { code { (kind) } ": " (shape(&body["schema"])) br; } }
+            }
+            h4 { "Example" }
+            @for (summary, body) in request_examples(operation) {
+                @if let Some(summary) = summary { p.soft { (summary) } }
+                pre { code { (curl(path, method, operation, body)) } }
+            }
+            h4 { "Answers" }
+            (table(&["Status", "When", "Body"], &html! {
+                @for (status, response) in members(&operation["responses"]) {
+                    tr {
+                        td { (status) }
+                        td { (link_problems(text(&response["description"]))) }
+                        td {
+                            @for (index, (kind, body)) in members(&response["content"]).enumerate() {
+                                @if index > 0 { br; }
+                                (answer(kind, body))
+                            }
+                        }
+                    }
+                }
+            }))
+        }
+    }
+}
+
+fn answer(kind: &str, body: &Value) -> Markup {
+    html! {
+        @if kind == "application/problem+json" {
+            a href="#schema-Problem" { "Problem" }
+        } @else {
+            @if !body["schema"].is_null() { (shape(&body["schema"])) " " }
+            span.soft { (kind) }
+        }
+    }
+}
+
+fn schema(name: &str, schema: &Value) -> Markup {
+    html! {
+        section id={ "schema-" (name) } {
+            h3 { (name) }
+            (paragraphs(text(&schema["description"])))
+            @if schema["properties"].is_object() {
+                (table(&["Member", "Value"], &rows("", schema)))
+            } @else {
+                p { (shape(schema)) }
+            }
+        }
+    }
+}
+
+/// The members of a schema and, below each, those of what it holds.
+fn rows(before: &str, schema: &Value) -> Markup {
+    html! {
+        @for (name, member) in members(&schema["properties"]) {
+            @let always = array(&schema["required"]).iter().any(|required| required == name.as_str());
+            @let is_list = member["items"].is_object();
+            tr {
+                td { code { (before) (name) } @if !always { " " span.soft { "optional" } } }
+                td { (shape(member)) (remark(text(&member["description"]))) }
+            }
+            @let inner = if is_list { &member["items"] } else { member };
+            (rows(&format!("{before}{name}{}", if is_list { "[]." } else { "." }), inner))
+        }
+    }
+}
+
+fn table(heads: &[&str], rows: &Markup) -> Markup {
+    html! {
+        div.wide {
+            table {
+                thead { tr { @for head in heads { th scope="col" { (head) } } } }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
+/// What a value may be, in a few words.
+fn shape(schema: &Value) -> Markup {
+    if let Some(name) = schema["$ref"].as_str().and_then(|place| place.rsplit('/').next()) {
+        return html! { a href={ "#schema-" (name) } { (name) } };
+    }
+    for (several, word) in [("oneOf", " or "), ("allOf", " and ")] {
+        if let Some(parts) = schema[several].as_array() {
+            return html! {
+                @for (index, part) in parts.iter().enumerate() { @if index > 0 { (word) } (shape(part)) }
+            };
+        }
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        return html! {
+            @for word in words { code { (word.to_string().replace('"', "")) } " " }
         };
-        let key = operation["x-required-scope"].as_str().map_or_else(
-            || "needs no key".to_owned(),
-            |scope| format!("needs a key with the scope <code>{scope}</code>"),
-        );
-        let _ = write!(out, "<p class=\"soft\">On {listener}; {key}.</p>");
-        out.push_str(&paragraphs(text(&operation["description"])));
-        let parameters = array(&operation["parameters"]);
-        if !parameters.is_empty() {
-            out.push_str(
-                "<h4>Parameters</h4><div class=\"wide\"><table><thead><tr><th scope=\"col\">Name</th>\
-                <th scope=\"col\">In</th><th scope=\"col\">Value</th></tr></thead><tbody>",
-            );
-            for parameter in parameters {
-                let required = if parameter["required"] == true { ", required" } else { "" };
-                let _ = write!(
-                    out,
-                    "<tr><td><code>{}</code></td><td>{}{required}</td><td>{}{}</td></tr>",
-                    escape(text(&parameter["name"])),
-                    escape(text(&parameter["in"])),
-                    self.kind(&parameter["schema"]),
-                    remark(text(&parameter["description"])),
-                );
-            }
-            out.push_str("</tbody></table></div>");
-        }
-        if let Some(content) = operation["requestBody"]["content"].as_object() {
-            let left_out = if operation["requestBody"]["required"] == false { " (may be left out)" } else { "" };
-            let _ = write!(out, "<h4>Body{left_out}</h4><p>");
-            for (kind, body) in content {
-                let _ = write!(out, "<code>{}</code>: {}<br>", escape(kind), self.kind(&body["schema"]));
-            }
-            out.push_str("</p>");
-        }
-        out.push_str("<h4>Example</h4>");
-        for (summary, body) in request_examples(operation) {
-            if let Some(summary) = summary {
-                let _ = write!(out, "<p class=\"soft\">{}</p>", escape(summary));
-            }
-            let _ = write!(out, "<pre><code>{}</code></pre>", escape(&curl(path, method, operation, body)));
-        }
-        out.push_str(
-            "<h4>Answers</h4><div class=\"wide\"><table><thead><tr><th scope=\"col\">Status</th>\
-            <th scope=\"col\">When</th><th scope=\"col\">Body</th></tr></thead><tbody>",
-        );
-        for (status, response) in members(&operation["responses"]) {
-            let bodies: Vec<String> = members(&response["content"])
-                .map(|(kind, body)| match kind.as_str() {
-                    "application/problem+json" => "<a href=\"#schema-Problem\">Problem</a>".to_owned(),
-                    kind if body["schema"].is_null() => format!("<span class=\"soft\">{}</span>", escape(kind)),
-                    kind => format!("{} <span class=\"soft\">{}</span>", self.kind(&body["schema"]), escape(kind)),
-                })
-                .collect();
-            let _ = write!(
-                out,
-                "<tr><td>{status}</td><td>{}</td><td>{}</td></tr>",
-                link_problems(text(&response["description"])),
-                bodies.join("<br>"),
-            );
-        }
-        out.push_str("</tbody></table></div></section>");
-        out
     }
-
-    fn schemas(&self) -> (String, String) {
-        let (mut out, mut links) = (String::new(), String::new());
-        for (name, schema) in members(&self.document["components"]["schemas"]) {
-            let name = escape(name);
-            let _ = write!(links, "<li><a href=\"#schema-{name}\">{name}</a></li>");
-            let _ = write!(
-                out,
-                "<section id=\"schema-{name}\"><h3>{name}</h3>{}",
-                paragraphs(text(&schema["description"]))
-            );
-            if schema["properties"].is_object() {
-                out.push_str(
-                    "<div class=\"wide\"><table><thead><tr><th scope=\"col\">Member</th>\
-                    <th scope=\"col\">Value</th></tr></thead><tbody>",
-                );
-                self.rows(&mut out, "", schema);
-                out.push_str("</tbody></table></div>");
-            } else {
-                let _ = write!(out, "<p>{}</p>", self.kind(schema));
-            }
-            out.push_str("</section>");
-        }
-        (out, links)
-    }
-
-    fn rows(&self, out: &mut String, before: &str, schema: &Value) {
-        for (name, member) in members(&schema["properties"]) {
-            let always = array(&schema["required"]).iter().any(|required| required == name.as_str());
-            let _ = write!(
-                out,
-                "<tr><td><code>{before}{}</code>{}</td><td>{}{}</td></tr>",
-                escape(name),
-                if always { "" } else { " <span class=\"soft\">optional</span>" },
-                self.kind(member),
-                remark(text(&member["description"])),
-            );
-            let inner = if member["items"].is_object() { &member["items"] } else { member };
-            self.rows(
-                out,
-                &format!("{before}{}{}", escape(name), if member["items"].is_object() { "[]." } else { "." }),
-                inner,
-            );
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().map(text).collect(),
+        _ => vec!["any"],
+    };
+    let mut bounds = String::new();
+    for (name, word) in [("minimum", "from"), ("maximum", "to"), ("minLength", "at least"), ("maxLength", "at most")] {
+        if let Some(bound) = schema[name].as_i64() {
+            let _ = write!(bounds, ", {word} {bound}{}", if name.ends_with("Length") { " characters" } else { "" });
         }
     }
-
-    /// What a value may be, in a few words.
-    fn kind(&self, schema: &Value) -> String {
-        if let Some(name) = schema["$ref"].as_str().and_then(|place| place.rsplit('/').next()) {
-            return format!("<a href=\"#schema-{0}\">{0}</a>", escape(name));
-        }
-        for (several, word) in [("oneOf", " or "), ("allOf", " and ")] {
-            if let Some(parts) = schema[several].as_array() {
-                return parts.iter().map(|part| self.kind(part)).collect::<Vec<_>>().join(word);
-            }
-        }
-        if let Some(words) = schema["enum"].as_array() {
-            let words = words.iter().map(|word| format!("<code>{}</code>", escape(&word.to_string().replace('"', ""))));
-            return words.collect::<Vec<_>>().join(" ");
-        }
-        let kinds: Vec<&str> = match &schema["type"] {
-            Value::String(kind) => vec![kind],
-            Value::Array(kinds) => kinds.iter().map(text).collect(),
-            _ => vec!["any"],
-        };
-        let mut out = kinds.join(" or ");
-        if schema["items"].is_object() {
-            let _ = write!(out, " of {}", self.kind(&schema["items"]));
-        }
-        if let Some(format) = schema["format"].as_str() {
-            let _ = write!(out, " ({})", escape(format));
-        }
-        for (name, word) in
-            [("minimum", "from"), ("maximum", "to"), ("minLength", "at least"), ("maxLength", "at most")]
-        {
-            if let Some(bound) = schema[name].as_i64() {
-                let _ = write!(out, ", {word} {bound}{}", if name.ends_with("Length") { " characters" } else { "" });
-            }
-        }
+    html! {
+        (kinds.join(" or "))
+        @if schema["items"].is_object() { " of " (shape(&schema["items"])) }
+        @if let Some(format) = schema["format"].as_str() { " (" (format) ")" }
+        (bounds)
         // What only keeps control characters out says nothing to a reader.
-        if let Some(pattern) = schema["pattern"].as_str().filter(|pattern| !pattern.contains("\\x00")) {
-            let _ = write!(out, " <code>{}</code>", escape(pattern));
+        @if let Some(pattern) = schema["pattern"].as_str().filter(|pattern| !pattern.contains("\\x00")) {
+            " " code { (pattern) }
         }
-        out
+    }
+}
+
+/// The sections of `docs/problems.md`, which begin with `## ` and a code in back quotes.
+fn sections(problems: &str) -> Vec<(&str, &str)> {
+    problems.split("\n## `").skip(1).filter_map(|section| section.split_once('`')).collect()
+}
+
+fn problem(code: &str, body: &str) -> Markup {
+    html! {
+        section id={ "problem-" (code) } {
+            h3 { (code) }
+            @for (index, part) in body.split("```").enumerate() {
+                @if index % 2 == 1 {
+                    pre { code { (part.strip_prefix("json").unwrap_or(part).trim()) } }
+                } @else {
+                    (paragraphs(part))
+                }
+            }
+        }
+    }
+}
+
+/// Codes lead to what they mean.
+fn link_problems(description: &str) -> Markup {
+    html! {
+        @for (index, part) in description.split('`').enumerate() {
+            @if index % 2 == 0 {
+                (part)
+            } @else if CODES.iter().any(|(code, _)| *code == part) {
+                a href={ "#problem-" (part) } { code { (part) } }
+            } @else {
+                code { (part) }
+            }
+        }
+    }
+}
+
+/// What is said of a value, below it.
+fn remark(words: &str) -> Markup {
+    html! { @if !words.is_empty() { br; span.soft { (inline(words)) } } }
+}
+
+/// Text with paragraphs and back quotes.
+fn paragraphs(words: &str) -> Markup {
+    html! {
+        @for part in words.split("\n\n").map(str::trim).filter(|part| !part.is_empty()) { p { (inline(part)) } }
+    }
+}
+
+fn inline(words: &str) -> Markup {
+    html! {
+        @for (index, part) in words.split('`').enumerate() {
+            @if index % 2 == 1 { code { (part) } } @else { (part) }
+        }
     }
 }
 
@@ -268,77 +334,6 @@ fn curl(path: &str, method: &str, operation: &Value, body: Option<&Value>) -> St
     if let Some(body) = body {
         let text = body.to_string().replace('\'', "'\\''");
         let _ = write!(out, " \\\n  -H 'Content-Type: application/json' \\\n  -d '{text}'");
-    }
-    out
-}
-
-/// The sections of `docs/problems.md`, which begin with `## ` and a code in back quotes.
-fn problem_sections(problems: &str) -> (String, String) {
-    let (mut out, mut links) = (String::new(), String::new());
-    for section in problems.split("\n## `").skip(1) {
-        let Some((code, body)) = section.split_once('`') else { continue };
-        let code = escape(code);
-        let _ = write!(links, "<li><a href=\"#problem-{code}\">{code}</a></li>");
-        let _ = write!(out, "<section id=\"problem-{code}\"><h3>{code}</h3>");
-        let mut fence = false;
-        for part in body.split("```") {
-            if fence {
-                let code = part.strip_prefix("json").unwrap_or(part);
-                let _ = write!(out, "<pre><code>{}</code></pre>", escape(code.trim()));
-            } else {
-                out.push_str(&paragraphs(part));
-            }
-            fence = !fence;
-        }
-        out.push_str("</section>");
-    }
-    (out, links)
-}
-
-/// Codes lead to what they mean.
-fn link_problems(description: &str) -> String {
-    let mut out = String::new();
-    for (index, part) in description.split('`').enumerate() {
-        let part = escape(part);
-        let is_code = CODES.iter().any(|(code, _)| *code == part);
-        let _ = match (index % 2, is_code) {
-            (1, true) => write!(out, "<a href=\"#problem-{part}\"><code>{part}</code></a>"),
-            (1, false) => write!(out, "<code>{part}</code>"),
-            _ => write!(out, "{part}"),
-        };
-    }
-    out
-}
-
-/// What is said of a value, below it.
-fn remark(words: &str) -> String {
-    if words.is_empty() { String::new() } else { format!("<br><span class=\"soft\">{}</span>", inline(words)) }
-}
-
-/// Text with paragraphs and back quotes.
-fn paragraphs(words: &str) -> String {
-    let parts = words.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
-    parts.map(|part| format!("<p>{}</p>", inline(part))).collect()
-}
-
-fn inline(words: &str) -> String {
-    let parts = words.split('`').enumerate();
-    parts
-        .map(|(index, part)| if index % 2 == 1 { format!("<code>{}</code>", escape(part)) } else { escape(part) })
-        .collect()
-}
-
-fn escape(words: &str) -> String {
-    let mut out = String::with_capacity(words.len());
-    for letter in words.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
     }
     out
 }

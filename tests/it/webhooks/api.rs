@@ -22,8 +22,8 @@ async fn endpoints_are_listed_with_how_they_fare_and_without_secrets() {
     received(&test, &receiver, 2).await;
     test.until("both are delivered", async || (deliveries(&test, "status=delivered").await.len() == 2).then_some(()))
         .await;
-    let text = test.get("/webhooks").await.text().await.unwrap();
-    assert!(!text.contains("planted") && !text.contains("whsec_"), "{text}");
+    let shown = test.get("/webhooks").await.text().await.unwrap();
+    assert!(!shown.contains("planted") && !shown.contains("whsec_"), "{shown}");
     let shown = endpoint(&test, "app").await;
     assert_eq!(shown["state"], "ok");
     assert_eq!(shown["events"], json!(["verification.passed"]));
@@ -196,8 +196,8 @@ async fn changed_secrets_sign_from_then_on_and_both_sign_while_one_replaces_the_
     for (number, secrets, expected) in
         [(1, SECRET, (true, false)), (2, "both", (true, true)), (3, OTHER, (false, true))]
     {
-        let text = if secrets == "both" { format!("{OTHER}\n{SECRET}\n") } else { secrets.to_owned() };
-        std::fs::write(&file, text).unwrap();
+        let held = if secrets == "both" { format!("{OTHER}\n{SECRET}\n") } else { secrets.to_owned() };
+        std::fs::write(&file, held).unwrap();
         assert_eq!(rotation.look().await.len(), usize::from(number > 1));
         passed(&test).await;
         let request = received(&test, &receiver, number).await.remove(number - 1);

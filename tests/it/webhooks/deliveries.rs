@@ -28,12 +28,12 @@ fn the_types_of_events_are_those_of_the_configuration() {
 #[test]
 fn the_configuration_on_the_page_is_sound() {
     let page = include_str!("../../../docs/webhooks.md");
-    let text = page.split("```toml\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let section = page.split("```toml\n").nth(1).unwrap().split("\n```").next().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, format!("{SECRET}\n{OTHER}\n")).unwrap();
-    let text = text.replace("/run/secrets/webhook", file.path().to_str().unwrap());
+    let section = section.replace("/run/secrets/webhook", file.path().to_str().unwrap());
     let nothing = Environment::from_pairs([("", ""); 0]);
-    let loaded = load_text("page.toml", &text, &nothing).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let loaded = load_text("page.toml", &section, &nothing).unwrap_or_else(|wrong| panic!("{wrong}"));
     assert_eq!((loaded.config.webhooks[0].secrets.len(), loaded.config.webhooks[0].events.len()), (2, 2));
 }
 
@@ -215,8 +215,8 @@ fn picture(mark: u8) -> String {
 #[tokio::test]
 async fn an_erasure_leaves_nothing_of_answers_also_of_attempts_that_come_after_it() {
     let receiver = Receiver::start().await;
-    let text = "500 X\r\ncontent-length: 12\r\n\r\nsorry, Juana";
-    receiver.answer(Answer::Text(text.to_owned()));
+    let answer = "500 X\r\ncontent-length: 12\r\n\r\nsorry, Juana";
+    receiver.answer(Answer::Text(answer.to_owned()));
     let test = with_one(&receiver).await;
     let id = passed(&test).await;
     attempted(&test, &id, 1).await;

@@ -66,12 +66,12 @@ async fn nothing_is_lost(answers: [Answer; 2], count: usize) {
 
 #[tokio::test]
 async fn four_replicas_deliver_everything_to_an_endpoint_that_was_down_for_an_hour() {
-    nothing_is_lost([Answer::Status(503), Answer::Status(503)], 12).await;
+    Box::pin(nothing_is_lost([Answer::Status(503), Answer::Status(503)], 12)).await;
 }
 
 #[tokio::test]
 async fn four_replicas_deliver_everything_to_a_receiver_that_is_killed_again_and_again() {
-    nothing_is_lost([Answer::Cut, Answer::Status(502)], 12).await;
+    Box::pin(nothing_is_lost([Answer::Cut, Answer::Status(502)], 12)).await;
 }
 
 #[tokio::test]
@@ -81,7 +81,9 @@ async fn four_replicas_send_each_event_once_where_all_is_well() {
     let others = [test.replica().await, test.replica().await, test.replica().await];
     for _ in 0..30 {
         passed(&test).await;
-        others.iter().for_each(|app| app.service.wake_webhooks());
+        for app in &others {
+            app.service.wake_webhooks();
+        }
     }
     test.until("all are delivered", async || {
         (deliveries(&test, "status=delivered&limit=200").await.len() == 30).then_some(())

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{SECRET, attempted, deliveries, endpoint, passed, received, with, with_one};
 use crate::support::app::{TestApp, time};
-use crate::support::receiver::{Answer, Receiver};
+use crate::support::receiver::{Answer, Received, Receiver};
 
 /// Moves the clock to the next attempt of the delivery.
 async fn advance_to_next(test: &TestApp, delivery: &Value) -> DateTime<Utc> {
@@ -37,7 +37,7 @@ async fn ten_attempts_follow_the_schedule_and_then_the_delivery_failed_until_it_
     assert_eq!(requests.len(), 10);
     assert!(requests.iter().all(|request| request.event_id() == requests[0].event_id()), "the id stays");
     assert!(requests.iter().all(|request| request.body == requests[0].body), "and so does the body");
-    assert!(requests.is_sorted_by_key(|request| request.timestamp()));
+    assert!(requests.is_sorted_by_key(Received::timestamp));
     test.advance(Duration::from_hours(100));
     assert_eq!(deliveries(&test, "status=failed").await.len(), 1);
     assert_eq!(endpoint(&test, "app").await["failed"], 1);
@@ -53,7 +53,7 @@ async fn ten_attempts_follow_the_schedule_and_then_the_delivery_failed_until_it_
 #[tokio::test]
 async fn retry_after_is_honoured_where_it_is_later() {
     let receiver = Receiver::start().await;
-    let asks = |text: &str| Answer::Text(format!("503 X\r\nretry-after: {text}\r\ncontent-length: 0\r\n\r\n"));
+    let asks = |wait: &str| Answer::Text(format!("503 X\r\nretry-after: {wait}\r\ncontent-length: 0\r\n\r\n"));
     let test = with_one(&receiver).await;
     let date = test.clock.now() + TimeDelta::minutes(90);
     receiver.script([
@@ -86,8 +86,8 @@ async fn a_date_in_retry_after_is_waited_for() {
     let receiver = Receiver::start().await;
     let test = with_one(&receiver).await;
     let date = test.clock.now() + TimeDelta::minutes(90);
-    let text = date.format("429 X\r\nretry-after: %a, %d %b %Y %H:%M:%S GMT\r\ncontent-length: 0\r\n\r\n");
-    receiver.script([Answer::Text(text.to_string())]);
+    let answer = date.format("429 X\r\nretry-after: %a, %d %b %Y %H:%M:%S GMT\r\ncontent-length: 0\r\n\r\n");
+    receiver.script([Answer::Text(answer.to_string())]);
     let id = passed(&test).await;
     let delivery = attempted(&test, &id, 1).await;
     assert_eq!(time(&delivery["next_attempt_at"]).timestamp(), date.timestamp());
@@ -96,8 +96,8 @@ async fn a_date_in_retry_after_is_waited_for() {
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_counts_as_a_failure() {
     let (receiver, other) = (Receiver::start().await, Receiver::start().await);
-    let text = format!("307 X\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", other.address);
-    receiver.script([Answer::Text(text)]);
+    let answer = format!("307 X\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", other.address);
+    receiver.script([Answer::Text(answer)]);
     let test = with_one(&receiver).await;
     let id = passed(&test).await;
     let delivery = attempted(&test, &id, 1).await;
