@@ -326,7 +326,7 @@ impl Order {
         let mut taken = 0;
         for id in ids {
             if id - 1 > self.last.max(self.settled) {
-                return taken;
+                break;
             }
             self.last = id;
             taken += 1;

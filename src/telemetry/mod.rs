@@ -99,7 +99,7 @@ mod tests {
         panic::set_hook(before);
         assert!(caught.is_err());
         let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert!(logged.contains("a panic") && logged.contains("src/telemetry.rs:"), "{logged}");
+        assert!(logged.contains("a panic") && logged.contains("src/telemetry/mod.rs:"), "{logged}");
         assert!(!logged.contains("CANARY"), "{logged}");
     }
 }

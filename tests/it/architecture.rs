@@ -182,7 +182,8 @@ fn libraries_stay_at_home() {
 /// Else a test that moves the database's time would not move it for all statements.
 #[test]
 fn statements_take_the_databases_time_from_one_function() {
-    for file in files().iter().filter(|file| file.module() == "store") {
+    // When a migration was applied is no time that anything depends on.
+    for file in files().iter().filter(|file| file.module() == "store" && file.path != "store/migrate.rs") {
         for other in ["clock_timestamp", "now()", "statement_timestamp", "current_timestamp", "CURRENT_TIMESTAMP"] {
             let code = file.code.replace("database_now()", "").replace("clock.now()", "");
             assert!(!code.contains(other), "{} uses {other}", file.path);

@@ -444,7 +444,11 @@ async fn a_disabled_endpoint_is_shown_and_enabled_again_by_operators_alone() {
     let test = TestApp::with(Setup { more, ..Setup::default() }).await;
     let pool = test.database.pool().await;
     let disable = "UPDATE endpoints SET disabled_at = $1, disabled_reason = 'it answered 410'";
-    sqlx::query(disable).bind(test.clock.now()).execute(&pool).await.unwrap();
+    test.until("the endpoint has its row", async || {
+        let done = sqlx::query(disable).bind(test.clock.now()).execute(&pool).await.unwrap();
+        (done.rows_affected() == 1).then_some(())
+    })
+    .await;
     let viewer = Browser::signed_in(&test, "key-of-viewer").await;
     let page = viewer.page("/console/webhooks").await;
     assert!(page.contains("it answered 410") && !page.contains("planted") && !page.contains("whsec"), "{page}");

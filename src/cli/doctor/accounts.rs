@@ -212,7 +212,7 @@ fn weakness(token: &str) -> Option<&'static str> {
             .filter(|pair| i64::from(u32::from(pair[1])) - i64::from(u32::from(pair[0])) == wanted)
             .count()
     };
-    if (steps(1) + steps(-1)) * 2 > letters.len() {
+    if steps(1).max(steps(-1)) * 2 > letters.len() {
         return Some("its characters are a row");
     }
     let lower = token.to_lowercase();

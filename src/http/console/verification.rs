@@ -261,12 +261,14 @@ fn show(viewer: &Viewer, record: &Record, evidence: &RecordEvidence, may: bool) 
 fn commands(record: &Record) -> Markup {
     let below = |path: &str| format!("\"$CHECKBACK_URL/verifications/{}{path}\"", record.id);
     let key = "-H \"Authorization: Bearer $CHECKBACK_KEY\"";
-    let all = [
+    let mut all = vec![
         ("show", "Show it", format!("curl {key} {}", below(""))),
         ("why", "Why it is where it is", format!("curl {key} {}", below("/why"))),
         ("history", "What happened", format!("curl {key} {}", below("/history"))),
-        ("collect", "Ask the provider now", format!("curl -X POST {key} {}", below("/collect"))),
     ];
+    if is_collectable(record) {
+        all.push(("collect", "Ask the provider now", format!("curl -X POST {key} {}", below("/collect"))));
+    }
     html! {
         section.card {
             h2 { "From a terminal" }
@@ -281,16 +283,21 @@ fn commands(record: &Record) -> Markup {
     }
 }
 
-fn deeds(viewer: &Viewer, record: &Record) -> Markup {
-    let path = |deed: &str| format!("/console/verifications/{}/{deed}", record.id);
+/// Whether it is asked about when somebody says that the person is done.
+fn is_collectable(record: &Record) -> bool {
     let reopens = match record.status {
         Status::Final(status) => status.reopens_on_hint(),
         Status::Waiting | Status::Collecting => true,
     };
-    let is_erased = record.erased_at.is_some();
+    reopens && record.erased_at.is_none()
+}
+
+fn deeds(viewer: &Viewer, record: &Record) -> Markup {
+    let path = |deed: &str| format!("/console/verifications/{}/{deed}", record.id);
+    let (is_erased, is_collectable) = (record.erased_at.is_some(), is_collectable(record));
     let (collect, recheck, erase) = (
-        viewer.may(Scope::Register) && reopens && !is_erased,
-        viewer.may(Scope::Register) && viewer.may(Scope::Operate) && record.status.is_final() && !reopens && !is_erased,
+        viewer.may(Scope::Register) && is_collectable,
+        viewer.may(Scope::Register) && viewer.may(Scope::Operate) && !is_collectable && !is_erased,
         viewer.may(Scope::Erase) && !is_erased,
     );
     if !collect && !recheck && !erase {

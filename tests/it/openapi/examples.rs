@@ -101,6 +101,10 @@ async fn every_example_of_a_request_works_and_its_answer_fits() {
                     path.starts_with("/rechecks/"),
                 ) {
                     (Some(example), ..) => example.to_owned(),
+                    // What is final is not asked about again.
+                    (None, true, _) if operation.id() == "collect_verification" => {
+                        test.begin(CreateTransaction::default(), json!({})).await.1
+                    }
                     (None, true, _) => passed(&test).await,
                     (None, _, true) => recheck(&test).await,
                     _ => panic!("{} needs an example of {}", operation.id(), parameter["name"]),
