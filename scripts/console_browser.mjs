@@ -88,6 +88,8 @@ async function everyPage(view) {
     await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: place, exact: true }).click();
     await look(view, place.toLowerCase());
   }
+  await page.getByRole("link", { name: "API", exact: true }).click();
+  await look(view, "docs");
   await page.goto(`${CONSOLE}/verifications`);
   await page.getByLabel("Status").selectOption("passed");
   await page.getByRole("button", { name: "Filter" }).click();

@@ -105,7 +105,8 @@ async fn passed(test: &TestApp, registration: serde_json::Value) -> String {
 async fn without_a_session_every_page_asks_to_sign_in_and_shows_nothing() {
     let test = TestApp::start().await;
     let id = passed(&test, json!({})).await;
-    for path in PAGES.iter().map(|path| (*path).to_owned()).chain([format!("/console/verifications/{id}")]) {
+    let more = [format!("/console/verifications/{id}"), "/console/docs".to_owned()];
+    for path in PAGES.iter().map(|path| (*path).to_owned()).chain(more) {
         let answer = test.http.get(test.internal(&path)).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}");
         let page = answer.text().await.unwrap();
@@ -136,6 +137,7 @@ async fn signing_in_leads_back_and_only_into_the_console() {
         let page = browser.page(path).await;
         assert!(page.starts_with("<!DOCTYPE html>") && page.contains("Sign out"), "{path}");
     }
+    assert!(browser.page("/console/docs").await.contains("<h1>Checkback API</h1>"));
     let out = browser.send("/console/logout", &[]).await;
     assert!(out.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
     let https = test.http.post(test.internal("/console/login"));

@@ -1,4 +1,5 @@
-//! The configuration in effect: what `checkback config` prints, secrets redacted.
+//! The configuration in effect: what `checkback config` prints, secrets redacted. And the page of the API, for browsers,
+//! which send no keys.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
@@ -7,7 +8,7 @@ use maud::html;
 use super::Page;
 use super::layout::{self, Place, table};
 use super::viewer::viewer;
-use crate::http::Api;
+use crate::http::{Api, docs};
 
 pub async fn page(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Page {
     let viewer = viewer(&api, &headers, &uri).await?;
@@ -27,4 +28,9 @@ pub async fn page(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Page 
         (table("Settings in effect", &["Key", "Value", "From"], &rows))
     };
     Ok(layout::page(&viewer, Place::Configuration, "Configuration", api.service.clock.now(), &content))
+}
+
+pub async fn api_docs(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Page {
+    viewer(&api, &headers, &uri).await?;
+    Ok(docs::page())
 }

@@ -88,6 +88,7 @@ pub fn page(viewer: &Viewer, place: Place, title: &str, now: DateTime<Utc>, cont
                 Some(name) => p { "Key " strong { (name) } }
                 None => p { "No keys are asked for" }
             }
+            p { a href="/console/docs" { "API" } }
             @if viewer.has_session {
                 form method="post" action="/console/logout" {
                     (token(viewer))

@@ -90,6 +90,7 @@ pub fn router() -> Router<Api> {
         .route("/console/webhooks/{name}/enable", post(webhooks::enable))
         .route("/console/accounts", get(accounts::page))
         .route("/console/configuration", get(configuration::page))
+        .route("/console/docs", get(configuration::api_docs))
         .route("/console/assets/{name}", get(assets::asset))
         .layer(middleware::map_response(protect))
 }

@@ -266,8 +266,12 @@ fn commands(record: &Record) -> Markup {
         ("why", "Why it is where it is", format!("curl {key} {}", below("/why"))),
         ("history", "What happened", format!("curl {key} {}", below("/history"))),
     ];
+    let collect = format!("curl -X POST {key} {}", below("/collect"));
     if is_collectable(record) {
-        all.push(("collect", "Ask the provider now", format!("curl -X POST {key} {}", below("/collect"))));
+        all.push(("collect", "Ask the provider now", collect));
+    } else if record.erased_at.is_none() {
+        let body = "-H \"Content-Type: application/json\" -d '{\"recheck\":true}'";
+        all.push(("collect", "Ask the provider again", format!("{collect} {body}")));
     }
     html! {
         section.card {

@@ -1,6 +1,6 @@
 //! `GET /docs`: the API's document as a page. It is made here, needs no script, and fetches nothing from anywhere.
 
-mod page;
+mod render;
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ const STYLE: &str = include_str!("style.css");
 /// What each problem code means, in words.
 const PROBLEMS: &str = include_str!("../../../docs/problems.md");
 
-static PAGE: LazyLock<String> = LazyLock::new(|| page::render(openapi::parsed(), PROBLEMS, STYLE));
+static PAGE: LazyLock<String> = LazyLock::new(|| render::render(openapi::parsed(), PROBLEMS, STYLE));
 
 /// Nothing but the page's own style.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -39,11 +39,16 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 )]
 pub async fn show(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
+    Ok(page())
+}
+
+/// The page itself, for whoever may see it.
+pub(super) fn page() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY.as_str()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
-    Ok((headers, PAGE.as_str()).into_response())
+    (headers, PAGE.as_str()).into_response()
 }
