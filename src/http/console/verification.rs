@@ -80,7 +80,7 @@ fn statement(statement: &Statement, now: DateTime<Utc>) -> Markup {
                 @if let Some(remedy) = &statement.remedy { dt { "What to do" } dd { (remedy) } }
                 @if let Some(next) = &statement.next {
                     dt { "Next" }
-                    dd { (next) @if let Some(at) = statement.next_at { " " (when(at, now)) } }
+                    dd { (next) @if let Some(at) = statement.next_at { " · " (when(at, now)) } }
                 }
             }
             p.code { code { (statement.code) } }
