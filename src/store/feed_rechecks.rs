@@ -59,6 +59,8 @@ impl Store {
         let Some(part) = part else { return Ok(Fed::default()) };
         let room = room(&mut transaction, account, most, now).await?;
         if room <= 0 {
+            // Nothing was written; dropped, it would hold the part a moment longer than this call.
+            transaction.commit().await?;
             return Ok(Fed::default());
         }
         let filter = part.filter.0;
