@@ -102,7 +102,7 @@ fn operation(path: &str, method: &str, operation: &Value) -> Markup {
             (paragraphs(text(&operation["description"])))
             @if !parameters.is_empty() {
                 h4 { "Parameters" }
-                (table(&["Name", "In", "Value"], &html! {
+                (table("Parameters", &["Name", "In", "Value"], &html! {
                     @for parameter in parameters {
                         tr {
                             td { code { (text(&parameter["name"])) } }
@@ -119,10 +119,10 @@ fn operation(path: &str, method: &str, operation: &Value) -> Markup {
             h4 { "Example" }
             @for (summary, body) in request_examples(operation) {
                 @if let Some(summary) = summary { p.soft { (summary) } }
-                pre { code { (curl(path, method, operation, body)) } }
+                pre tabindex="0" { code { (curl(path, method, operation, body)) } }
             }
             h4 { "Answers" }
-            (table(&["Status", "When", "Body"], &html! {
+            (table("Answers", &["Status", "When", "Body"], &html! {
                 @for (status, response) in members(&operation["responses"]) {
                     tr {
                         td { (status) }
@@ -157,7 +157,7 @@ fn schema(name: &str, schema: &Value) -> Markup {
             h3 { (name) }
             (paragraphs(text(&schema["description"])))
             @if schema["properties"].is_object() {
-                (table(&["Member", "Value"], &rows("", schema)))
+                (table("Members", &["Member", "Value"], &rows("", schema)))
             } @else {
                 p { (shape(schema)) }
             }
@@ -181,9 +181,10 @@ fn rows(before: &str, schema: &Value) -> Markup {
     }
 }
 
-fn table(heads: &[&str], rows: &Markup) -> Markup {
+/// It can be moved with the keys where it is wider than the screen.
+fn table(name: &str, heads: &[&str], rows: &Markup) -> Markup {
     html! {
-        div.wide {
+        div.wide role="group" aria-label=(name) tabindex="0" {
             table {
                 thead { tr { @for head in heads { th scope="col" { (head) } } } }
                 tbody { (rows) }
@@ -243,7 +244,7 @@ fn problem(code: &str, body: &str) -> Markup {
             h3 { (code) }
             @for (index, part) in body.split("```").enumerate() {
                 @if index % 2 == 1 {
-                    pre { code { (part.strip_prefix("json").unwrap_or(part).trim()) } }
+                    pre tabindex="0" { code { (part.strip_prefix("json").unwrap_or(part).trim()) } }
                 } @else {
                     (paragraphs(part))
                 }
