@@ -33,7 +33,7 @@ const UNMATCHED: &str = r#"{"status":"unmatched"}"#;
         ("transactionId" = String, Query, min_length = 1, max_length = 128,
             pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\x00-\\x1f\\x7f-\\x9f\\s][^\\x00-\\x1f\\x7f-\\x9f]*$",
             example = "hksbd5b4dfdf6b71176a57174345482d"),
-        ("callbackToken" = Option<String>, Query, max_length = 512, description = "The token that was registered.",
+        ("callbackToken" = Option<String>, Query, max_length = 2048, description = "The token that was registered.",
             example = "7ca5c68d869344ea8eeb30cdfd544544"),
         ("passed" = Option<String>, Query, description = "A claim; kept in the history.", example = "Y"),
         ("subCode" = Option<String>, Query, description = "A claim; kept in the history.", example = "200"),

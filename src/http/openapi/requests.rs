@@ -127,7 +127,7 @@ pub struct CallbackRequest {
     )]
     transaction_id: String,
     /// The token that was registered.
-    #[schema(rename = "callbackToken", max_length = 512, value_type = String, required = false)]
+    #[schema(rename = "callbackToken", max_length = 2048, value_type = String, required = false)]
     callback_token: Option<String>,
     /// A claim; kept in the history.
     #[schema(value_type = String, required = false)]

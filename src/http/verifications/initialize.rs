@@ -23,8 +23,7 @@ use crate::service::pace::NoSlot;
 const KEY: &str = "idempotency-key";
 const LONGEST_KEY: usize = 128;
 
-pub async fn initialize(api: &Api, headers: &HeaderMap, given: Given) -> Result<Response, Problem> {
-    let key = key(headers)?;
+pub async fn initialize(api: &Api, key: Option<String>, given: Given) -> Result<Response, Problem> {
     let request_sha256 = fingerprint(&given)?;
     let (account, wish) = parse(&api.service.accounts, given, key, request_sha256)?;
     let (sender, answer) = oneshot::channel();
@@ -39,7 +38,7 @@ pub async fn initialize(api: &Api, headers: &HeaderMap, given: Given) -> Result<
 }
 
 /// The request's key, if it has one.
-fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     let is_good =

@@ -58,6 +58,8 @@ async fn every_wrong_member_is_told_at_once_and_nothing_is_sent() {
             .await;
     assert_eq!(wrong_fields(&told), ["account"]);
     problem(post(&test, &body(), Some(&"k".repeat(129))).await, 400, "idempotency_key_invalid").await;
+    let own = json!({ "account": ACCOUNT, "transaction_id": "started-by-the-app" });
+    problem(post(&test, &own, Some("with a blank")).await, 400, "idempotency_key_invalid").await;
     assert_eq!(calls(&test), 0);
     assert!(states(&test).await.is_empty());
 }
