@@ -17,7 +17,7 @@ use super::error::FieldError;
 use super::openapi::requests::RecheckRequest;
 use super::openapi::words;
 use super::verifications::body::time;
-use super::verifications::list::{LIMIT, parse_limit, parse_time, text};
+use super::verifications::list::{CURSOR, LIMIT, next_page, parse_limit, parse_time, text};
 use super::verifications::query::Query;
 use super::{Api, Problem, answered, answered_within, body};
 use crate::domain::FinalStatus;
@@ -217,18 +217,11 @@ pub async fn create(State(api): State<Api>, request: Request) -> Result<Response
 pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     api.keys.require(&headers, Scope::Read)?;
     let mut query = Query::of(&uri);
-    let below = query.take("cursor", |text| {
-        text.parse::<Uuid>().map_err(|_| "must be the next_cursor of an earlier page, unchanged")
-    });
+    let below = query.take("cursor", |text| text.parse::<Uuid>().map_err(|_| CURSOR));
     let limit = query.take("limit", parse_limit).unwrap_or(LIMIT);
     query.finish()?;
     let mut rechecks = answered(api.service.store.rechecks(below.unwrap_or(Uuid::max()), limit + 1)).await?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut next_cursor = None;
-    if rechecks.len() > most {
-        rechecks.truncate(most);
-        next_cursor = rechecks.last().map(|last| last.id.to_string());
-    }
+    let next_cursor = next_page(&mut rechecks, limit, |last| last.id.to_string());
     let items = rechecks.iter().map(render).collect();
     Ok(Json(Rechecks { items, next_cursor }).into_response())
 }

@@ -17,7 +17,7 @@ use super::error::FieldError;
 use super::openapi::requests::ReplayRequest;
 use super::openapi::words;
 use super::verifications::body::time;
-use super::verifications::list::{LIMIT, parse_limit, parse_time, text};
+use super::verifications::list::{CURSOR, LIMIT, next_page, parse_limit, parse_time, text};
 use super::verifications::query::Query;
 use super::{Api, Problem, answered, answered_within, body};
 use crate::domain::EventType;
@@ -218,17 +218,12 @@ pub async fn deliveries(State(api): State<Api>, uri: Uri, headers: HeaderMap) ->
         state: query.take("status", state),
         verification: query
             .take("verification_id", |text| text.parse().map_err(|_| "must be the id of a verification")),
-        below: query.take("cursor", |text| {
-            text.parse().ok().filter(|id| *id > 0).ok_or("must be the next_cursor of an earlier page, unchanged")
-        }),
+        below: query.take("cursor", |text| text.parse().ok().filter(|id| *id > 0).ok_or(CURSOR)),
         limit: limit + 1,
     };
     query.finish()?;
     let mut rows = answered(api.service.store.deliveries(&filter)).await?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = rows.len() > most;
-    rows.truncate(most);
-    let next_cursor = rows.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let next_cursor = next_page(&mut rows, limit, |last| last.id.to_string());
     let items = rows.iter().map(DeliveryBody::from).collect();
     Ok(Json(Deliveries { items, next_cursor }).into_response())
 }

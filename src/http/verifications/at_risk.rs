@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::body::render;
-use super::list::{LIMIT, Page, parse_limit, text};
+use super::list::{CURSOR, LIMIT, Page, next_page, parse_limit, text};
 use super::query::Query;
 use crate::domain::VerificationId;
 use crate::domain::risk::RiskKind;
@@ -25,8 +25,7 @@ pub async fn list(api: &Api, kind: Option<RiskKind>, mut query: Query) -> Result
         let _never: Option<()> = query.take(name, |_| Err("cannot be combined with at_risk"));
     }
     let account = query.take("account", text);
-    let after =
-        query.take("cursor", |text| parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged"));
+    let after = query.take("cursor", |text| parse_cursor(text).ok_or(CURSOR));
     let limit = query.take("limit", parse_limit).unwrap_or(LIMIT);
     query.finish()?;
     let kind = kind.expect("one that cannot be read is a wrong value, which was refused");
@@ -55,15 +54,9 @@ pub(in crate::http) async fn page(
         .filter(|known| account.is_none_or(|account| *account == known.name))
         .map(|known| known.window(kind))
         .collect();
-    // One more than asked for tells whether there is a next page.
     let mut rows = answered(service.store.at_risk(&windows, after, limit + 1, service.clock.now())).await?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let next_cursor = if rows.len() > most {
-        rows.truncate(most);
-        rows.last().map(|(last, deadline)| cursor(RiskCursor { deadline: *deadline, id: last.id }))
-    } else {
-        None
-    };
+    let next_cursor =
+        next_page(&mut rows, limit, |(last, deadline)| cursor(RiskCursor { deadline: *deadline, id: last.id }));
     Ok((rows, next_cursor))
 }
 

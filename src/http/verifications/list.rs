@@ -22,6 +22,8 @@ use crate::http::{Api, Problem, answered};
 use crate::store::{Filter, Record};
 
 pub(in crate::http) const LIMIT: i64 = 50;
+/// What is said of a cursor that cannot be read.
+pub(in crate::http) const CURSOR: &str = "must be the next_cursor of an earlier page, unchanged";
 const MOST: i64 = 200;
 
 /// Written as it stands, never through a JSON value: that would lose digits of the metadata's numbers.
@@ -83,16 +85,22 @@ pub async fn list(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Resul
 
 /// As many as the filter wants, and where the next page begins.
 pub(in crate::http) async fn page(api: &Api, filter: &Filter) -> Result<(Vec<Record>, Option<String>), Problem> {
-    // One more than asked for tells whether there is a next page.
     let mut records = answered(api.service.store.list(&Filter { limit: filter.limit + 1, ..filter.clone() })).await?;
-    let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
-    let next_cursor = if records.len() > limit {
-        records.truncate(limit);
-        records.last().map(|last| cursor(last.id))
-    } else {
-        None
-    };
+    let next_cursor = next_page(&mut records, filter.limit, |last| cursor(last.id));
     Ok((records, next_cursor))
+}
+
+/// Cuts a page of `limit` off what was read, which is one more where there is a next page; then the cursor that leads
+/// there from the last that is left.
+pub(in crate::http) fn next_page<T>(
+    rows: &mut Vec<T>,
+    limit: i64,
+    cursor: impl FnOnce(&T) -> String,
+) -> Option<String> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    rows.last().filter(|_| has_more).map(cursor)
 }
 
 fn cursor(id: VerificationId) -> String {
@@ -129,8 +137,7 @@ fn parse(mut query: Query) -> Result<Filter, Problem> {
         merchant_biz_id: query.take("merchant_biz_id", text),
         registered_after: query.take("registered_after", parse_time),
         registered_before: query.take("registered_before", parse_time),
-        below: query
-            .take("cursor", |text| parse_cursor(text).ok_or("must be the next_cursor of an earlier page, unchanged")),
+        below: query.take("cursor", |text| parse_cursor(text).ok_or(CURSOR)),
         limit: query.take("limit", parse_limit).unwrap_or(LIMIT),
     };
     query.finish()?;
