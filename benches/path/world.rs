@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
 use checkback::domain::TokenHash;
-use checkback::private_postgres::{Durability, Options, PrivatePostgres, Search};
+use checkback::private_postgres::{Durability, Options, PrivatePostgres, SILENCE_LIMIT, Search};
 use checkback::service::register::Registration;
 use checkback::simulator::{CreateTransaction, Settings, Simulator};
 use checkback::store::Store;
@@ -77,6 +77,7 @@ impl World {
             durability: Durability::Full,
             search: Search { explicit: None, path: std::env::var_os("PATH") },
             extra_settings: extra,
+            silence_limit: SILENCE_LIMIT,
         })
         .await?;
         let store = Store::new(postgres.connect_options(), 2);

@@ -46,7 +46,11 @@ pub async fn run(loaded: &Loaded, environment: &Environment, arguments: &Argumen
     let stop = stop_signal();
     tokio::pin!(stop);
     let reloads = Reloads::listen();
-    let database = Database::open(&loaded.config, environment).await?;
+    let database = tokio::select! {
+        opened = Database::open(&loaded.config, environment) => opened?,
+        // A private Postgres that recovers can take long. Dropped, it stops; the next start takes it up again.
+        () = &mut stop => return Ok(ExitCode::SUCCESS),
+    };
     let options = Options {
         migrate: !arguments.no_migrate,
         clock: Clock::system(arguments.clock_offset),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::binaries::OLDEST_MAJOR;
 
@@ -85,11 +86,12 @@ pub enum Error {
     Exited { data_dir: PathBuf, status: String, log: String },
 
     #[error(
-        "the private Postgres in {} did not answer within {seconds} s; its log ends with:\n{log}", data_dir.display()
+        "the private Postgres in {} gave no answer for {}; its log ends with:\n{log}",
+        data_dir.display(), humantime::format_duration(*silence)
     )]
     NotReady {
         data_dir: PathBuf,
-        seconds: u64,
+        silence: Duration,
         log: String,
         #[source]
         source: Option<sqlx::Error>,

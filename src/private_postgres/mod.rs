@@ -36,12 +36,22 @@ const NAME: &str = "checkback";
 /// Part of the socket's name only. Said wherever a `PGPORT` in the environment would else decide.
 const PORT: u16 = 5432;
 
-const START_LIMIT: Duration = Duration::from_mins(1);
+/// How long a starting server may give no answer at all, unless the caller says otherwise.
+pub const SILENCE_LIMIT: Duration = Duration::from_mins(1);
+/// One attempt to reach a starting server. It must not use up the whole of the patience.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
+/// How often a start that takes long says so.
+const PROGRESS: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(5);
 /// How long dropping may hold up the caller.
 const DROP_LIMIT: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
+
+/// `invalid_catalog_name`.
+const MISSING_DATABASE: &str = "3D000";
+/// `cannot_connect_now`: it starts, recovers or stops.
+const STARTING: &str = "57P03";
 
 /// What of a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,9 @@ pub struct Options {
     pub search: Search,
     /// Server settings by name, which win over ours.
     pub extra_settings: Vec<(String, String)>,
+    /// How long the starting server may give no answer. One that answers that it is starting or recovering is
+    /// waited for as long as that takes: giving up on it would only begin the recovery anew.
+    pub silence_limit: Duration,
 }
 
 /// A running server. [`PrivatePostgres::stop`] ends it in good order; dropping it ends it as well as can be done
@@ -80,8 +93,9 @@ impl PrivatePostgres {
     /// Starts the server and returns when it answers. The first start on a folder makes the database.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let started = Instant::now();
+        let silence_limit = options.silence_limit;
         let mut server = tokio::task::spawn_blocking(move || Self::launch(&options)).await??;
-        server.wait_until_ready(started + START_LIMIT).await?;
+        server.wait_until_ready(silence_limit).await?;
         tracing::info!(
             process.id = server.process_id,
             duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -177,9 +191,11 @@ impl PrivatePostgres {
         }
     }
 
-    async fn wait_until_ready(&mut self, deadline: Instant) -> Result<(), Error> {
+    async fn wait_until_ready(&mut self, silence_limit: Duration) -> Result<(), Error> {
+        let started = Instant::now();
+        let (mut heard, mut told) = (started, started);
         let mut last = None;
-        while Instant::now() < deadline {
+        while heard.elapsed() < silence_limit {
             if let Some(status) = self.ended() {
                 return Err(Error::Exited {
                     data_dir: self.folder.path().to_owned(),
@@ -187,22 +203,33 @@ impl PrivatePostgres {
                     log: self.folder.log_tail(self.log_start),
                 });
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let answer = tokio::time::timeout(left, PgConnection::connect_with(&self.connect_options())).await;
+            let limit = ATTEMPT_LIMIT.min(silence_limit.saturating_sub(heard.elapsed()));
+            let answer = tokio::time::timeout(limit, PgConnection::connect_with(&self.connect_options())).await;
             match answer.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))) {
                 Ok(connection) => {
                     // Nothing was asked, so nothing is lost when it does not close well.
                     let _ = connection.close().await;
                     return Ok(());
                 }
-                Err(error) if is_missing_database(&error) => return self.create_database().await,
+                Err(error) if has_code(&error, MISSING_DATABASE) => return self.create_database().await,
+                Err(error) if has_code(&error, STARTING) => heard = Instant::now(),
                 Err(error) => last = Some(error),
+            }
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                tracing::info!(
+                    process.id = self.process_id,
+                    "still waiting for the private Postgres, {} s so far; after a kill it recovers first, and {} says \
+                     how far it is",
+                    started.elapsed().as_secs(),
+                    self.folder.log().display()
+                );
             }
             tokio::time::sleep(POLL).await;
         }
         Err(Error::NotReady {
             data_dir: self.folder.path().to_owned(),
-            seconds: START_LIMIT.as_secs(),
+            silence: silence_limit,
             log: self.folder.log_tail(self.log_start),
             source: last,
         })
@@ -350,7 +377,6 @@ fn settings(durability: Durability, socket: &Path) -> Vec<(&'static str, OsStrin
     settings.into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 
-fn is_missing_database(error: &sqlx::Error) -> bool {
-    // invalid_catalog_name
-    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("3D000"))
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(code))
 }

@@ -5,8 +5,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use checkback::private_postgres::{Durability, Error, Options, PrivatePostgres, Search};
+use checkback::private_postgres::{Durability, Error, Options, PrivatePostgres, SILENCE_LIMIT, Search};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -42,7 +43,13 @@ async fn with_data() -> TempDir {
 }
 
 fn options(data_dir: PathBuf) -> Options {
-    Options { data_dir, durability: Durability::None, search: environment::search(), extra_settings: vec![] }
+    Options {
+        data_dir,
+        durability: Durability::None,
+        search: environment::search(),
+        extra_settings: vec![],
+        silence_limit: SILENCE_LIMIT,
+    }
 }
 
 async fn started(root: &TempDir) -> PrivatePostgres {
@@ -294,6 +301,42 @@ async fn a_server_that_does_not_start_is_reported_with_the_end_of_its_log() {
     let error = PrivatePostgres::start(wrong).await.unwrap_err();
     assert!(matches!(error, Error::Exited { .. }), "{error}");
     assert!(error.to_string().contains(r#"invalid value for parameter "shared_buffers": "much""#), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_recovers_is_waited_for_and_one_that_says_nothing_is_not() {
+    let root = with_data().await;
+    let data_dir = root.path().join("data");
+    let mut recovering = options(data_dir.clone());
+    recovering.durability = Durability::Full;
+    PrivatePostgres::start(recovering.clone()).await.unwrap().stop().await.unwrap();
+    // A standby that lets nobody in recovers for ever.
+    fs::write(data_dir.join("cluster/standby.signal"), "").unwrap();
+    recovering.extra_settings = vec![("hot_standby".to_owned(), "off".to_owned())];
+    recovering.silence_limit = Duration::from_secs(3);
+    let waited = tokio::time::timeout(Duration::from_secs(5), PrivatePostgres::start(recovering)).await;
+    assert!(waited.is_err(), "{waited:?}");
+    fs::remove_file(data_dir.join("cluster/standby.signal")).unwrap();
+    started(&root).await.stop().await.unwrap();
+
+    let binaries = root.path().join("binaries");
+    fs::create_dir(&binaries).unwrap();
+    for program in ["initdb", "postgres"] {
+        let major = fs::read_to_string(data_dir.join("cluster/PG_VERSION")).unwrap();
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) {}.0' && exit\necho mute\nexec sleep 60\n",
+            major.trim()
+        );
+        let file = binaries.join(program);
+        fs::write(&file, script).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut mute = options(data_dir);
+    mute.search.explicit = Some(binaries);
+    mute.silence_limit = Duration::from_millis(1500);
+    let error = PrivatePostgres::start(mute).await.unwrap_err();
+    assert!(matches!(error, Error::NotReady { .. }), "{error}");
+    assert!(error.to_string().contains("gave no answer for 1s 500ms; its log ends with:\nmute"), "{error}");
 }
 
 #[tokio::test]

@@ -359,6 +359,7 @@ async fn nothing_acknowledged_is_lost_when_the_private_postgres_is_killed_too() 
         durability: checkback::private_postgres::Durability::Full,
         search: environment::search(),
         extra_settings: vec![],
+        silence_limit: checkback::private_postgres::SILENCE_LIMIT,
     };
     let server = checkback::private_postgres::PrivatePostgres::start(options).await.unwrap();
     let pool = PgPool::connect_with(server.connect_options()).await.unwrap();

@@ -11,6 +11,9 @@ use super::QPS;
 use crate::support::app::{ACCOUNT, KEY, http_client};
 use crate::support::environment;
 
+/// A Postgres that was killed writes its whole folder through to the disk before it recovers, however slow that is.
+const READY_LIMIT: Duration = Duration::from_mins(3);
+
 fn free_port() -> u16 {
     StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -93,7 +96,8 @@ impl Service {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
             assert!(ended.is_none(), "the service ended by itself:\n{}", log());
-            assert!(started.elapsed() < Duration::from_mins(1), "never ready:\n{}", log());
+            let database = || std::fs::read_to_string(self.folder.path().join("data/postgres.log")).unwrap_or_default();
+            assert!(started.elapsed() < READY_LIMIT, "never ready:\n{}\nits Postgres:\n{}", log(), database());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -178,6 +178,7 @@ impl Server {
                 durability: checkback::private_postgres::Durability::None,
                 search: environment::search(),
                 extra_settings: vec![],
+                silence_limit: checkback::private_postgres::SILENCE_LIMIT,
             };
             let private = PrivatePostgres::start(options).await.map_err(|error| explain(&error))?;
             let (options, url) = (private.connect_options(), split_url(&private.url())?);
