@@ -137,7 +137,8 @@ impl Store {
             UPDATE evidence e
             SET leased_until = database_now() + make_interval(secs => $4)
             FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS i (verification_id, kind, token)
-            WHERE e.verification_id = i.verification_id
+            WHERE e.verification_id = ANY ($1)
+            AND e.verification_id = i.verification_id
             AND e.kind = i.kind
             AND e.lease_token = i.token
             AND e.state = 'pending'
@@ -161,7 +162,8 @@ impl Store {
             SET lease_token = NULL, leased_until = NULL, due_at = $4,
                 reason = coalesce(e.reason, 'the service stopped while it was being stored')
             FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS i (verification_id, kind, token)
-            WHERE e.verification_id = i.verification_id
+            WHERE e.verification_id = ANY ($1)
+            AND e.verification_id = i.verification_id
             AND e.kind = i.kind
             AND e.lease_token = i.token
             AND e.state = 'pending'",
@@ -194,6 +196,7 @@ impl Store {
                     reason = coalesce(e.reason, 'the process that was storing it ended')
                 FROM dead d
                 WHERE d.state = 'pending'
+                AND e.verification_id = ANY (ARRAY(SELECT verification_id FROM dead))
                 AND e.verification_id = d.verification_id
                 AND e.kind = d.kind
             )
@@ -267,7 +270,8 @@ impl Store {
                         ELSE interval '5 min'
                     END
                 FROM due d
-                WHERE e.verification_id = d.verification_id
+                WHERE e.verification_id = ANY (ARRAY(SELECT verification_id FROM due))
+                AND e.verification_id = d.verification_id
                 AND e.kind = d.kind
             ), wanted AS (
                 SELECT verification_id, account, min(CASE WHEN kind = 'video' THEN $4::smallint ELSE $5 END) AS lane
@@ -321,7 +325,8 @@ impl Store {
                 SET state = 'missed',
                     reason = coalesce(e.reason, 'it was not stored') || ', until the provider deleted it'
                 FROM over o
-                WHERE e.verification_id = o.verification_id
+                WHERE e.verification_id = ANY (ARRAY(SELECT verification_id FROM over))
+                AND e.verification_id = o.verification_id
                 AND e.kind = o.kind
                 RETURNING e.verification_id, e.kind, e.account, e.reason
             ), remembered AS (

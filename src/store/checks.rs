@@ -173,7 +173,8 @@ impl Store {
                             check_detail, at)
                     ORDER BY verification_id
                 ) i
-                WHERE j.verification_id = i.verification_id
+                WHERE j.verification_id = ANY ($1)
+                AND j.verification_id = i.verification_id
                 AND j.lease_token = i.token
                 RETURNING j.verification_id, j.account, j.callback_at, j.hinted_at,
                     j.checks + (i.check_detail IS NOT NULL)::integer AS checks, i.status, i.sub_code, i.reason,
@@ -236,7 +237,8 @@ impl Store {
                 SELECT j.verification_id, j.nudged_again AS too_early
                 FROM input i
                 JOIN collect_jobs j ON j.verification_id = i.verification_id
-                WHERE j.lease_token = i.token
+                WHERE j.verification_id = ANY ($1)
+                AND j.lease_token = i.token
                 AND i.status IN ('void', 'expired')
                 ORDER BY j.verification_id
                 FOR UPDATE OF j
@@ -247,13 +249,15 @@ impl Store {
                     last_error = coalesce(i.last_error, j.last_error)
                 FROM held h
                 JOIN input i USING (verification_id)
-                WHERE j.verification_id = h.verification_id
+                WHERE j.verification_id = ANY ($1)
+                AND j.verification_id = h.verification_id
                 AND h.too_early
                 RETURNING j.verification_id, i.at, i.check_detail
             ), done AS (
                 DELETE FROM collect_jobs j
                 USING input i
-                WHERE j.verification_id = i.verification_id
+                WHERE j.verification_id = ANY ($1)
+                AND j.verification_id = i.verification_id
                 AND j.lease_token = i.token
                 AND (i.status NOT IN ('void', 'expired')
                     OR i.verification_id IN (SELECT h.verification_id FROM held h WHERE NOT h.too_early))
@@ -390,7 +394,8 @@ impl Store {
                     checks = j.checks + (i.check_detail IS NOT NULL)::integer,
                     last_error = i.last_error
                 FROM input i
-                WHERE j.verification_id = i.verification_id
+                WHERE j.verification_id = ANY ($1)
+                AND j.verification_id = i.verification_id
                 AND j.lease_token = i.token
                 RETURNING j.verification_id, i.at, i.check_detail
             ), remembered AS (

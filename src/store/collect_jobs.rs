@@ -42,7 +42,12 @@ impl Store {
             WITH overdue AS (
                 SELECT j.verification_id
                 FROM collect_jobs j
-                JOIN verifications v USING (verification_id)
+                CROSS JOIN LATERAL (
+                    SELECT registered_at
+                    FROM verifications
+                    WHERE verifications.verification_id = j.verification_id
+                    LIMIT 1
+                ) v
                 WHERE j.account = $1
                 -- Nothing is hinted before it is registered, and ids are in the order of registration.
                 AND j.verification_id < $7
@@ -53,8 +58,7 @@ impl Store {
             ), leased AS (
                 UPDATE collect_jobs j
                 SET lease_token = $2, nudged_again = false, leased_until = database_now() + make_interval(secs => $4)
-                FROM overdue o
-                WHERE j.verification_id = o.verification_id
+                WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM overdue))
                 RETURNING j.verification_id, j.lane, j.hinted_at, j.callback_at, j.recheck, j.checks, j.running, j.faults
             )
             SELECT l.verification_id AS "verification_id!", v.transaction_id AS "transaction_id!",
@@ -62,7 +66,12 @@ impl Store {
                 v.registered_at AS "registered_at!", l.hinted_at, l.callback_at, l.recheck AS "recheck!",
                 l.checks AS "checks!", l.running AS "running!", l.faults AS "faults!", l.lane AS "lane!"
             FROM leased l
-            JOIN verifications v USING (verification_id)"#,
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM verifications
+                WHERE verifications.verification_id = l.verification_id
+                LIMIT 1
+            ) v"#,
             account,
             token,
             limit,
@@ -128,7 +137,8 @@ impl Store {
             UPDATE collect_jobs j
             SET leased_until = database_now() + make_interval(secs => $3)
             FROM unnest($1::uuid[], $2::uuid[]) AS i (verification_id, token)
-            WHERE j.verification_id = i.verification_id
+            WHERE j.verification_id = ANY ($1)
+            AND j.verification_id = i.verification_id
             AND j.lease_token = i.token
             RETURNING j.verification_id",
             &ids,
@@ -148,7 +158,8 @@ impl Store {
             UPDATE collect_jobs j
             SET lease_token = NULL, leased_until = NULL
             FROM unnest($1::uuid[], $2::uuid[]) AS i (verification_id, token)
-            WHERE j.verification_id = i.verification_id
+            WHERE j.verification_id = ANY ($1)
+            AND j.verification_id = i.verification_id
             AND j.lease_token = i.token",
             &ids,
             &tokens
@@ -164,7 +175,7 @@ impl Store {
             "-- recover_leases
             UPDATE collect_jobs j
             SET lease_token = NULL, leased_until = NULL
-            FROM (
+            WHERE j.verification_id = ANY (ARRAY(
                 SELECT verification_id
                 FROM collect_jobs
                 WHERE lease_token IS NOT NULL
@@ -172,8 +183,7 @@ impl Store {
                 ORDER BY leased_until
                 LIMIT 1000
                 FOR UPDATE SKIP LOCKED
-            ) dead
-            WHERE j.verification_id = dead.verification_id
+            ))
             RETURNING j.account"
         )
         .fetch_all(&self.pool)
@@ -210,7 +220,8 @@ impl Store {
                 SELECT j.verification_id
                 FROM collect_jobs j
                 WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM wrong))
-                AND j.lease_token IS NULL
+                -- As in `lease_due`.
+                AND num_nulls(j.lease_token) = 1
                 FOR UPDATE OF j SKIP LOCKED
             ), moved AS (
                 UPDATE collect_jobs j

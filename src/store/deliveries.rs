@@ -181,7 +181,8 @@ impl Store {
             UPDATE deliveries d
             SET lease_token = NULL, leased_until = NULL
             FROM unnest($1::bigint[], $2::uuid[]) AS i (delivery_id, token)
-            WHERE d.delivery_id = i.delivery_id
+            WHERE d.delivery_id = ANY ($1)
+            AND d.delivery_id = i.delivery_id
             AND d.lease_token = i.token",
             &ids,
             &tokens
@@ -209,7 +210,8 @@ impl Store {
                     ended_at = CASE WHEN $3 <> 'pending' THEN $5 END
                 WHERE delivery_id = $1
                 AND lease_token = $2
-                AND state = 'pending'
+                -- The same as being pending, but no index serves it: that of what is pending might be read whole.
+                AND ended_at IS NULL
                 RETURNING event_id, endpoint, verification_id, attempts
             ), told AS (
                 SELECT d.*, e.type

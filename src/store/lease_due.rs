@@ -212,10 +212,12 @@ impl Store {
                 ORDER BY c.lane, c.place
                 LIMIT (SELECT most FROM account)
             ), picked AS MATERIALIZED (
+                -- Said so that no index of what is not leased serves: a plan that was made while hardly anything was
+                -- open would read all of it.
                 SELECT j.verification_id
                 FROM collect_jobs j
                 WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM candidates))
-                AND j.lease_token IS NULL
+                AND num_nulls(j.lease_token) = 1
                 AND j.due_at <= $15
                 FOR UPDATE OF j SKIP LOCKED
             ), leased AS (

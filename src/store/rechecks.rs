@@ -321,16 +321,27 @@ impl Store {
         // What was asked about already keeps its job, or its checks would be counted nowhere.
         let taken_back = sqlx::query!(
             r#"-- stop_recheck: take back
-            WITH untouched AS (
-                DELETE FROM collect_jobs j
-                USING verdicts d
+            WITH mine AS MATERIALIZED (
+                SELECT j.verification_id, d.status, d.checks
+                FROM collect_jobs j
+                CROSS JOIN LATERAL (
+                    SELECT status, checks
+                    FROM verdicts
+                    WHERE verdicts.verification_id = j.verification_id
+                    AND superseded_at IS NULL
+                    LIMIT 1
+                ) d
                 WHERE j.recheck_id = $1
+            ), untouched AS (
+                DELETE FROM collect_jobs j
+                USING mine d
+                WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM mine))
+                AND j.verification_id = d.verification_id
+                AND j.recheck_id = $1
                 AND j.lease_token IS NULL
                 AND j.callbacks = 0
                 AND j.nudged_at IS NULL
-                AND d.verification_id = j.verification_id
-                AND d.superseded_at IS NULL
-                AND d.checks = j.checks
+                AND j.checks = d.checks
                 RETURNING j.account, d.status
             )
             SELECT account AS "account!", status AS "status!", count(*) AS "jobs!"

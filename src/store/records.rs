@@ -373,10 +373,9 @@ impl Store {
     pub async fn final_among(&self, ids: &[Uuid]) -> Result<Vec<VerificationId>, StoreError> {
         let found = sqlx::query_scalar!(
             "-- final_among
-            SELECT verification_id
+            SELECT DISTINCT verification_id
             FROM verdicts
-            WHERE verification_id = ANY($1)
-            AND superseded_at IS NULL",
+            WHERE verification_id = ANY ($1)",
             ids
         )
         .fetch_all(&self.pool)

@@ -77,8 +77,7 @@ impl Store {
             "-- events_of
             SELECT event_id
             FROM events
-            WHERE verification_id = $1
-            ORDER BY event_id",
+            WHERE verification_id = $1",
             verification.0
         )
         .fetch_all(&self.pool)

@@ -227,7 +227,8 @@ async fn retain_history(
         ), gone AS (
             DELETE FROM history h
             USING picked p
-            WHERE h.verification_id = p.verification_id
+            WHERE h.verification_id = ANY (ARRAY(SELECT verification_id FROM picked))
+            AND h.verification_id = p.verification_id
             AND h.history_id = p.history_id
             AND (p.kind = 'callback') = $5
             RETURNING h.history_id
@@ -281,6 +282,8 @@ async fn retain_deliveries(
                 FROM deliveries d
                 WHERE d.event_id = events.event_id
                 AND d.delivery_id <> ALL (ARRAY(SELECT delivery_id FROM gone))
+                -- Else it becomes a join, which may read all of both.
+                OFFSET 0
             )
         ), last AS (
             SELECT ended_at, delivery_id

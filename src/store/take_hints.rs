@@ -97,7 +97,8 @@ impl Store {
                         THEN 0 ELSE j.faults
                     END
                 FROM good g
-                WHERE j.verification_id = g.verification_id
+                WHERE j.verification_id = ANY (ARRAY(SELECT verification_id FROM good))
+                AND j.verification_id = g.verification_id
                 RETURNING j.verification_id, j.account, g.callbacks, j.callbacks - g.callbacks AS before
             ), taken AS MATERIALIZED (
                 -- Of a job that ended while this waited for it nothing is returned above: its hints stay.

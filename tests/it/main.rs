@@ -50,6 +50,7 @@ mod pages;
 mod path;
 #[cfg(feature = "simulator")]
 mod pgbouncer;
+mod plans;
 // It looks at the server's processes in /proc.
 #[cfg(all(feature = "embedded-postgres", target_os = "linux"))]
 mod private_postgres;
