@@ -27,9 +27,9 @@ const TRY_AFTER: Duration = Duration::from_millis(250);
 
 /// Every statement here has its index, also where a table is empty when the statement is first planned: a plan made
 /// then would read the whole table until the next ANALYZE, when it may hold all of a morning's work. (Look-ups that
-/// could be turned into joins are kept apart by `LIMIT 1` for the same reason.) What a scan is then thought to cost must
-/// not start the compiler. And since the plan is the same whatever the values are, it is made once: planning a
-/// statement again would cost several times its execution.
+/// could be turned into joins are kept apart by `LIMIT 1` for the same reason, and what joins a list of keys says them a
+/// second time, as `= ANY`.) What a scan is then thought to cost must not start the compiler. And since the plan is the
+/// same whatever the values are, it is made once: planning a statement again would cost several times its execution.
 const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
 
 /// The same where a session is lent for one transaction. What is parsed anew is planned anew, so its values may count.

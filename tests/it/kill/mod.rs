@@ -251,7 +251,7 @@ async fn nothing_acknowledged_is_lost_when_the_service_is_killed_again_and_again
     let (flows, callbacks) = connected(&senders);
     let pool = pool_of(&database).await;
     let backlog = u64::try_from(flows).unwrap() / u64::from(QPS / 2);
-    nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(30 + backlog)).await;
+    nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(120 + backlog)).await;
     starts.sort_unstable();
     let failed = senders.acknowledged.failed.load(Ordering::Relaxed);
     let mut said = std::io::stderr().lock();
@@ -301,7 +301,7 @@ async fn a_stop_answers_what_is_under_way_and_leaves_the_rest_ready_for_the_next
     while let Some(sent) = sending.join_next().await {
         sent.unwrap();
     }
-    nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(30)).await;
+    nothing_is_lost(&pool, &senders.acknowledged, Duration::from_mins(2)).await;
 }
 
 /// Nothing that the API lists is still open.
@@ -352,7 +352,7 @@ async fn nothing_acknowledged_is_lost_when_the_private_postgres_is_killed_too() 
     while let Some(sent) = sending.join_next().await {
         sent.unwrap();
     }
-    all_final(&torture.service, Duration::from_secs(45)).await;
+    all_final(&torture.service, Duration::from_mins(3)).await;
     torture.service.stop().await;
     let options = checkback::private_postgres::Options {
         data_dir,
