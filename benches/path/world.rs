@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
 use checkback::domain::TokenHash;
-use checkback::private_postgres::{Durability, Options, PrivatePostgres, SILENCE_LIMIT, Search};
+use checkback::private_postgres::{Durability, Options, PrivatePostgres, Search};
 use checkback::service::register::Registration;
 use checkback::simulator::{CreateTransaction, Settings, Simulator};
 use checkback::store::Store;
@@ -72,14 +72,9 @@ impl World {
         let mut extra =
             vec![("max_connections".to_owned(), "400".to_owned()), ("max_wal_size".to_owned(), "4GB".to_owned())];
         extra.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let postgres = PrivatePostgres::start(Options {
-            data_dir: folder.clone(),
-            durability: Durability::Full,
-            search: Search { explicit: None, path: std::env::var_os("PATH") },
-            extra_settings: extra,
-            silence_limit: SILENCE_LIMIT,
-        })
-        .await?;
+        let search = Search { explicit: None, path: std::env::var_os("PATH") };
+        let options = Options { extra_settings: extra, ..Options::new(folder.clone(), Durability::Full, search) };
+        let postgres = PrivatePostgres::start(options).await?;
         let store = Store::new(postgres.connect_options(), 2);
         store.migrate().await?;
         store.add_accounts(&[ACCOUNT.to_owned()]).await?;

@@ -23,7 +23,7 @@ use crate::http::{self, Api, Console, Key, Keys, Parts, Scope, Setting};
 use crate::jobs::Engine;
 use crate::lifecycle::{GRACE, Reloads, Tasks};
 #[cfg(feature = "embedded-postgres")]
-use crate::private_postgres::{Durability, Options as PostgresOptions, PrivatePostgres, SILENCE_LIMIT, Search};
+use crate::private_postgres::{Durability, Options as PostgresOptions, PrivatePostgres, Search};
 use crate::rotation::{Providers, Rotation, callback_token};
 use crate::service::Service;
 use crate::service::account::{Account, Pacing, Rotating, Starting};
@@ -100,14 +100,9 @@ impl Database {
 
     #[cfg(feature = "embedded-postgres")]
     async fn start_private(config: &Config, environment: &Environment, durability: Durability) -> anyhow::Result<Self> {
-        let server = PrivatePostgres::start(PostgresOptions {
-            data_dir: config.database.data_dir.clone(),
-            durability,
-            search: Search { explicit: environment.postgres_bin(), path: environment.path().map(ToOwned::to_owned) },
-            extra_settings: Vec::new(),
-            silence_limit: SILENCE_LIMIT,
-        })
-        .await?;
+        let search = Search { explicit: environment.postgres_bin(), path: environment.path().map(ToOwned::to_owned) };
+        let options = PostgresOptions::new(config.database.data_dir.clone(), durability, search);
+        let server = PrivatePostgres::start(options).await?;
         Ok(Self { access: server.connect_options().into(), private: Some(server) })
     }
 

@@ -37,7 +37,7 @@ const NAME: &str = "checkback";
 const PORT: u16 = 5432;
 
 /// How long a starting server may give no answer at all, unless the caller says otherwise.
-pub const SILENCE_LIMIT: Duration = Duration::from_mins(1);
+const SILENCE_LIMIT: Duration = Duration::from_mins(1);
 /// One attempt to reach a starting server. It must not use up the whole of the patience.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 /// How often a start that takes long says so.
@@ -73,6 +73,13 @@ pub struct Options {
     /// How long the starting server may give no answer. One that answers that it is starting or recovering is
     /// waited for as long as that takes: giving up on it would only begin the recovery anew.
     pub silence_limit: Duration,
+}
+
+impl Options {
+    /// Nothing but what everybody says: our settings, and patience for a minute.
+    pub fn new(data_dir: PathBuf, durability: Durability, search: Search) -> Self {
+        Self { data_dir, durability, search, extra_settings: Vec::new(), silence_limit: SILENCE_LIMIT }
+    }
 }
 
 /// A running server. [`PrivatePostgres::stop`] ends it in good order; dropping it ends it as well as can be done

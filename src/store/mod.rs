@@ -68,7 +68,7 @@ pub use lease_due::{LaneTurn, Lease, Leased, LeasedJob, Pace, Rate, Standing};
 pub use live::LiveRow;
 pub use migrate::{MigrationError, Migrations};
 pub use overview::{Happened, OpenWork, RecentVerdict, Unmatched};
-pub use pool::Access;
+pub use pool::{Access, SESSION};
 pub use receipts::{Erasure, ErasureAttempt, EvidencePart, LeasedErasure, ProviderPart};
 pub use rechecks::{MatchedPart, NewRecheck, Recheck, RecheckFilter, RecheckState};
 pub use reconcile::{Discrepancy, Sum};

@@ -30,7 +30,7 @@ const TRY_AFTER: Duration = Duration::from_millis(250);
 /// could be turned into joins are kept apart by `LIMIT 1` for the same reason, and what joins a list of keys says them a
 /// second time, as `= ANY`.) What a scan is then thought to cost must not start the compiler. And since the plan is the
 /// same whatever the values are, it is made once: planning a statement again would cost several times its execution.
-const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
+pub const SESSION: &str = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
 
 /// The same where a session is lent for one transaction. What is parsed anew is planned anew, so its values may count.
 const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";

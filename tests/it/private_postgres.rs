@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use checkback::private_postgres::{Durability, Error, Options, PrivatePostgres, SILENCE_LIMIT, Search};
+use checkback::private_postgres::{Durability, Error, Options, PrivatePostgres, Search};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -43,13 +43,7 @@ async fn with_data() -> TempDir {
 }
 
 fn options(data_dir: PathBuf) -> Options {
-    Options {
-        data_dir,
-        durability: Durability::None,
-        search: environment::search(),
-        extra_settings: vec![],
-        silence_limit: SILENCE_LIMIT,
-    }
+    Options::new(data_dir, Durability::None, environment::search())
 }
 
 async fn started(root: &TempDir) -> PrivatePostgres {

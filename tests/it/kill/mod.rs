@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "embedded-postgres")]
+use checkback::private_postgres;
 use checkback::simulator::{CreateTransaction, Fault, FaultKind, Settings, Simulator};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -354,14 +356,8 @@ async fn nothing_acknowledged_is_lost_when_the_private_postgres_is_killed_too() 
     }
     all_final(&torture.service, Duration::from_mins(3)).await;
     torture.service.stop().await;
-    let options = checkback::private_postgres::Options {
-        data_dir,
-        durability: checkback::private_postgres::Durability::Full,
-        search: environment::search(),
-        extra_settings: vec![],
-        silence_limit: checkback::private_postgres::SILENCE_LIMIT,
-    };
-    let server = checkback::private_postgres::PrivatePostgres::start(options).await.unwrap();
+    let options = private_postgres::Options::new(data_dir, private_postgres::Durability::Full, environment::search());
+    let server = private_postgres::PrivatePostgres::start(options).await.unwrap();
     let pool = PgPool::connect_with(server.connect_options()).await.unwrap();
     nothing_is_lost(&pool, &senders.acknowledged, Duration::from_secs(1)).await;
     pool.close().await;

@@ -11,7 +11,7 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 
 #[cfg(feature = "embedded-postgres")]
-use checkback::private_postgres::PrivatePostgres;
+use checkback::private_postgres::{self, PrivatePostgres};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
@@ -173,13 +173,9 @@ impl Server {
         }
         #[cfg(feature = "embedded-postgres")]
         {
-            let options = checkback::private_postgres::Options {
-                data_dir: super::scratch::folder().join("shared").join("data"),
-                durability: checkback::private_postgres::Durability::None,
-                search: environment::search(),
-                extra_settings: vec![],
-                silence_limit: checkback::private_postgres::SILENCE_LIMIT,
-            };
+            let data_dir = super::scratch::folder().join("shared").join("data");
+            let options =
+                private_postgres::Options::new(data_dir, private_postgres::Durability::None, environment::search());
             let private = PrivatePostgres::start(options).await.map_err(|error| explain(&error))?;
             let (options, url) = (private.connect_options(), split_url(&private.url())?);
             let mut server = Self::connect(options, url).await.map_err(|error| explain(&error))?;
