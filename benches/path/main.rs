@@ -2,9 +2,10 @@
 //!
 //! `cargo bench --bench path` prints tables with the limits (bare axum, `pgbench`) beside ours, and the ratios that
 //! matter. Absolute figures move with the machine; ratios of one run hold. Arguments pick sections: `limits`, `ack`,
-//! `path`, `slow-disk`, `backlog`, `process`, and `rows`, which runs only when it is named; `--seconds N` sets the length of each measurement, `--connections N` picks one number
-//! of connections, `--pool N` sets how many the service may open to the database (16), and `--rows N` how many finished
-//! verifications the full database has (10 million, which take about 10 GB and some minutes to make).
+//! `path`, `slow-disk`, `backlog`, `process`, and `rows`, which runs only when it is named; `--seconds N` sets the length
+//! of each measurement, `--connections N` picks one number of connections, `--pool N` sets how many the service may open
+//! to the database (16), and `--rows N` how many finished verifications the full database has (10 million, which take
+//! about 10 GB and some minutes to make).
 
 #![expect(
     clippy::cast_precision_loss,
@@ -16,12 +17,14 @@
 mod depth;
 mod load;
 mod process;
+mod processor;
 mod report;
 mod service;
 mod world;
 
 use std::time::Duration;
 
+use processor::Used;
 use report::{Row, rate, ratio, section};
 use service::Shape;
 use world::World;
@@ -105,7 +108,7 @@ fn main() -> Result<()> {
 async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     section("Acknowledging callbacks");
     let world = World::start(settings).await?;
-    let mut rows = Vec::new();
+    let (mut rows, mut notes) = (Vec::new(), Vec::new());
     for &connections in &wanted.connections {
         let bare = load::closed(service::bare_axum().await?, connections, wanted.time(), &world::requests(0))?;
         let pgbench = world.pgbench(connections, wanted.seconds).await?;
@@ -116,7 +119,9 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
         world.clear().await?;
         let without = service::Bench::start(&world, wanted.shape(false)).await?;
         without.register(&world, world::SOME).await?;
+        let before = Used::now(&world)?;
         let alone = load::all(without.public, connections, &world::requests(world::SOME))?;
+        let used = Used::now(&world)?.since(before, world::SOME);
         without.stop().await;
         world.clear().await?;
         let with = service::Bench::start(&world, wanted.shape(true)).await?;
@@ -131,8 +136,12 @@ async fn acknowledgement(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<(
         rows.push(Row::new(connections, "acknowledged, and worked in meanwhile", &worked_in));
         rows.push(Row::text(connections, "acknowledged / pgbench", &ratio(alone.per_second(), pgbench)));
         rows.push(Row::text(connections, "acknowledged / bare axum", &ratio(alone.per_second(), bare.per_second())));
+        notes.push(format!("{connections} connections, acknowledged: {used}"));
     }
     report::table(&rows);
+    for note in notes {
+        report::line(&note);
+    }
     world.stop().await
 }
 
@@ -143,15 +152,19 @@ async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     let bench = service::Bench::start(&world, wanted.shape(true)).await?;
     bench.warm_up(&world).await?;
     let paced = bench.register(&world, 500 * usize::try_from(wanted.seconds)?).await?;
+    let before = Used::now(&world)?;
     let delays = load::paced(&bench, &paced, 500).await?;
     report::line(&format!("at 500/s, until a waiting reader has it   {}", report::delays(&delays)));
+    report::line(&Used::now(&world)?.since(before, delays.len()));
     bench.stop().await;
     world.clear().await?;
-    for connections in [64, 256] {
+    // Few connections cannot bring it to its full rate.
+    for connections in wanted.connections.iter().copied().filter(|connections| *connections > 8) {
         let count = 50_000;
         let bench = service::Bench::start(&world, wanted.shape(true)).await?;
         bench.register(&world, count).await?;
         let requests = world::requests(count);
+        let before = Used::now(&world)?;
         let full = load::all(bench.public, connections, &requests)?;
         let stored = bench.wait_for_verdicts(&world, count).await?;
         report::line(&format!(
@@ -159,6 +172,7 @@ async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
             rate(full.per_second()),
             rate(count as f64 / (full.elapsed + stored).as_secs_f64()),
         ));
+        report::line(&Used::now(&world)?.since(before, count));
         bench.stop().await;
         world.clear().await?;
     }

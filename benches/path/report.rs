@@ -71,6 +71,10 @@ pub fn millis(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }
 
+pub fn micros(time: Duration) -> String {
+    format!("{:.0} µs", time.as_secs_f64() * 1_000_000.0)
+}
+
 pub fn delays(sorted: &[Duration]) -> String {
     let at = |share: f64| sorted.get(((sorted.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
     format!("p50 {}, p99 {}, max {} ({} samples)", millis(at(0.5)), millis(at(0.99)), millis(at(1.0)), sorted.len())

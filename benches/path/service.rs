@@ -147,7 +147,8 @@ impl Bench {
                 return Ok(start.elapsed());
             }
             anyhow::ensure!(start.elapsed() < Duration::from_mins(2), "only {stored} of {count} verdicts");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // To count takes as long as storing dozens.
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

@@ -14,7 +14,8 @@ use crate::lifecycle::Tasks;
 use crate::service::Service;
 use crate::service::account::Account;
 use crate::service::pace::{HORIZON, Slot};
-use crate::store::{Leased, StoreError};
+use crate::service::wake::Woken;
+use crate::store::{HintsLeft, Leased, LeasedJob, StoreError};
 
 /// How often hints are tried again soon: connections of the pool may have died, transactions have met.
 const TRIES_AT_ONCE: u32 = 4;
@@ -76,10 +77,19 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
             permit = Arc::clone(&permits).acquire_owned() => permit,
         };
         let Ok(first) = first else { return };
+        let room = permits.available_permits() + 1;
+        let woken = service.wakes.woken(&account.name);
         let leased_at = Instant::now();
-        let leased = steps::lease(&service, &account, &mut turns, permits.available_permits() + 1, leased_at).await;
+        let leased = if rest.is_short(woken, service.clock.now()) {
+            lease_hinted(&service, &account, room).await
+        } else {
+            if woken.hints {
+                service.wakes.hints();
+            }
+            lease_due(&service, &account, &mut turns, room, leased_at).await
+        };
         match leased {
-            Ok((in_turn, Leased { jobs, is_all, urgent_in, bulk_in })) => {
+            Ok((jobs, next)) => {
                 let answered_at = Instant::now();
                 let mut permit = Some(first);
                 for job in jobs {
@@ -95,11 +105,9 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
                     checks.spawn(Arc::clone(&account), job, slot, permit);
                 }
                 // None leased gives the first one back.
-                let none = permit.take().is_some();
-                if !in_turn && (none || is_all) {
-                    // Where an urgent call could have had its slot, none is due.
-                    let to_urgent = urgent_in - HORIZON.as_secs_f64();
-                    let slot_in = if to_urgent > 0.0 { to_urgent } else { bulk_in };
+                drop(permit);
+                rest.leased(next);
+                if let Next::Sleep { is_all, slot_in } = next {
                     tokio::select! {
                         () = rest.until_something_is_due(&service, &account, is_all, slot_in) => {}
                         () = &mut stopping => return,
@@ -108,6 +116,7 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
             }
             Err(error) => {
                 drop(first);
+                rest.leased(Next::Again);
                 if !error.is_transient() {
                     complain("due checks could not be leased", &error);
                 }
@@ -118,6 +127,45 @@ pub(super) async fn lease(service: Service, account: Arc<Account>, checks: Check
             }
         }
     }
+}
+
+/// What the loop does after it has leased.
+#[derive(Clone, Copy)]
+enum Next {
+    /// There may be more to lease.
+    Again,
+    /// `is_all`: everything due was leased. `slot_in`: seconds until a slot can be had again.
+    Sleep { is_all: bool, slot_in: f64 },
+}
+
+/// The short way of hints while nothing else is due: one statement works them in and leases their jobs.
+async fn lease_hinted(service: &Service, account: &Account, room: usize) -> Result<(Vec<LeasedJob>, Next), StoreError> {
+    let leased = steps::lease_hinted(service, account, room).await;
+    match leased.as_ref().map_or(HintsLeft::Others, |leased| leased.rest) {
+        HintsLeft::None => {}
+        HintsLeft::More => service.wakes.hinted(&account.name),
+        HintsLeft::Others => service.wakes.hints(),
+    }
+    Ok((leased?.jobs, Next::Sleep { is_all: true, slot_in: 0.0 }))
+}
+
+async fn lease_due(
+    service: &Service,
+    account: &Account,
+    turns: &mut Turns,
+    room: usize,
+    at: Instant,
+) -> Result<(Vec<LeasedJob>, Next), StoreError> {
+    let (in_turn, leased) = steps::lease(service, account, turns, room, at).await?;
+    let Leased { jobs, is_all, urgent_in, bulk_in } = leased;
+    let next = if !in_turn && (jobs.is_empty() || is_all) {
+        // Where an urgent call could have had its slot, none is due.
+        let to_urgent = urgent_in - HORIZON.as_secs_f64();
+        Next::Sleep { is_all, slot_in: if to_urgent > 0.0 { to_urgent } else { bulk_in } }
+    } else {
+        Next::Again
+    };
+    Ok((jobs, next))
 }
 
 /// Ends what was not collected before its deadline, whatever the account's budget and health.
@@ -181,10 +229,26 @@ impl Rest {
         }
     }
 
+    /// Whether the short way will do: there are hints, and nothing else is due.
+    fn is_short(&self, woken: Woken, now: DateTime<Utc>) -> bool {
+        woken.hints && !woken.work && self.is_nothing_due(now)
+    }
+
+    /// Where not all was leased, nobody tells again of what is left: what was known before says nothing any more.
+    fn leased(&mut self, next: Next) {
+        if !matches!(next, Next::Sleep { is_all: true, .. }) {
+            self.known = None;
+        }
+    }
+
+    /// Nothing was due a moment ago, or has become due since. What a wake told is not known here.
+    fn is_nothing_due(&self, now: DateTime<Utc>) -> bool {
+        self.known.is_some_and(|(next, asked_at)| asked_at.elapsed() < POLL && next.is_none_or(|due_at| due_at > now))
+    }
+
     async fn next_due(&mut self, service: &Service, account: &Account, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        if let Some((next, asked_at)) = self.known
-            && asked_at.elapsed() < POLL
-            && next.is_none_or(|due_at| due_at > now)
+        if let Some((next, _)) = self.known
+            && self.is_nothing_due(now)
         {
             return next;
         }
@@ -204,4 +268,43 @@ impl Rest {
 
 fn complain(what: &'static str, error: &StoreError) {
     error!(error = error as &dyn std::error::Error, "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    const HINTED: Woken = Woken { work: false, hints: true };
+
+    #[test]
+    fn hints_alone_go_the_short_way_while_it_is_known_that_nothing_is_due() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(10_000);
+        let mut rest = Rest::default();
+        assert!(!rest.is_short(HINTED, now), "nothing is known at the start");
+        rest.known = Some((None, Instant::now()));
+        assert!(rest.is_short(HINTED, now));
+        assert!(!rest.is_short(Woken { work: true, ..HINTED }, now));
+        assert!(!rest.is_short(Woken { hints: false, ..HINTED }, now));
+        rest.known = Some((Some(now + TimeDelta::seconds(1)), Instant::now()));
+        assert!(rest.is_short(HINTED, now));
+        assert!(!rest.is_short(HINTED, now + TimeDelta::seconds(1)), "it has become due");
+    }
+
+    #[test]
+    fn what_was_left_closes_the_short_way_until_the_database_was_asked() {
+        let known = Some((None, Instant::now()));
+        let after = |next| {
+            let mut rest = Rest { known };
+            rest.leased(next);
+            rest.is_short(HINTED, DateTime::UNIX_EPOCH)
+        };
+        assert!(after(Next::Sleep { is_all: true, slot_in: 0.0 }));
+        assert!(
+            !after(Next::Sleep { is_all: false, slot_in: 0.0 }),
+            "the budget was spent, or another replica was there"
+        );
+        assert!(!after(Next::Again), "a lane had its turn, or there was no room for more");
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -18,7 +18,8 @@ use crate::service::account::Account;
 use crate::service::collect_result::{self, Checked, Decision};
 use crate::service::evidence::{Answered, Capture};
 use crate::store::{
-    CheckedFinal, CheckedOpen, Lease, Leased, LeasedJob, Overdue, Recorded, Standing, StoreError, TakenHints,
+    CheckedFinal, CheckedOpen, LaneTurn, Lease, Leased, LeasedHinted, LeasedJob, Overdue, Recorded, Standing,
+    StoreError, TakenHints,
 };
 
 /// How many hints are worked in by one statement.
@@ -61,14 +62,16 @@ fn announce(service: &Service, taken: &TakenHints) {
     }
     service.wakes.tell_others(accounts.into_iter().map(str::to_owned), &[]);
     for nudged in &taken.nudged {
-        let (first, repeats) = (u64::from(nudged.first), u64::from(nudged.callbacks) - u64::from(nudged.first));
-        for (result, count) in [("accepted", first), ("repeat", repeats)] {
-            if count > 0 {
-                metrics::counter!("checkback_callbacks_total", "account" => nudged.account.clone(),
-                    "result" => result)
-                .increment(count);
-            }
-        }
+        let first = u64::from(nudged.first);
+        count_callbacks(&nudged.account, "accepted", first);
+        count_callbacks(&nudged.account, "repeat", u64::from(nudged.callbacks) - first);
+    }
+}
+
+fn count_callbacks(account: &str, result: &'static str, count: u64) {
+    if count > 0 {
+        metrics::counter!("checkback_callbacks_total", "account" => account.to_owned(), "result" => result)
+            .increment(count);
     }
 }
 
@@ -83,22 +86,37 @@ pub async fn lease(
 ) -> Result<(bool, Leased), StoreError> {
     let now = service.clock.now();
     let turn = turns.next(now, at);
-    let leased = service
-        .store
-        .lease_due(Lease {
-            account: &account.name,
-            token: service.entropy.token(),
-            limit: if turn.is_some() { 1 } else { i64::try_from(room).unwrap_or(1) },
-            length: LEASE,
-            rate: account.rate(),
-            now,
-            next_probe_at: later(now, schedule::after_probe(u32::MAX)),
-            videos_gone: earlier(now, account.video_retention),
-            turn,
-        })
-        .await?;
+    let leased = service.store.lease_due(a_lease(service, account, turn, room, now)).await?;
     turns.took(turn, &leased, at);
     Ok((turn.is_some(), leased))
+}
+
+/// Works in and leases at once what people have just finished, at most `room`. For when nothing else of the account is
+/// due.
+pub async fn lease_hinted(service: &Service, account: &Account, room: usize) -> Result<LeasedHinted, StoreError> {
+    let leased = service.store.lease_hinted(&a_lease(service, account, None, room, service.clock.now())).await?;
+    count_callbacks(&account.name, "accepted", u64::try_from(leased.jobs.len()).unwrap_or(u64::MAX));
+    Ok(leased)
+}
+
+fn a_lease<'a>(
+    service: &Service,
+    account: &'a Account,
+    turn: Option<LaneTurn>,
+    room: usize,
+    now: DateTime<Utc>,
+) -> Lease<'a> {
+    Lease {
+        account: &account.name,
+        token: service.entropy.token(),
+        limit: if turn.is_some() { 1 } else { i64::try_from(room).unwrap_or(1) },
+        length: LEASE,
+        rate: account.rate(),
+        now,
+        next_probe_at: later(now, schedule::after_probe(u32::MAX)),
+        videos_gone: earlier(now, account.video_retention),
+        turn,
+    }
 }
 
 /// Puts jobs of one account into the lanes that they belong in by now; true when there may be more.

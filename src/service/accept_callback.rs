@@ -1,5 +1,6 @@
 //! Accepting callbacks: recorded in batches, each answered only after its batch is committed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,13 +74,18 @@ async fn flush(
             vec![Err(refused); arrivals.len()]
         }
     };
-    if answers.contains(&Ok(Arrived::Accepted)) {
-        wakes.hints();
-    }
+    let mut hinted = BTreeSet::new();
     for (arrival, answer) in arrivals.iter().zip(&answers) {
-        if *answer == Ok(Arrived::TokenMismatch) {
-            refused.note(&arrival.account, &arrival.transaction_id, arrival.at);
+        match answer {
+            Ok(Arrived::Accepted) => {
+                hinted.insert(arrival.account.as_str());
+            }
+            Ok(Arrived::TokenMismatch) => refused.note(&arrival.account, &arrival.transaction_id, arrival.at),
+            _ => {}
         }
+    }
+    for account in hinted {
+        wakes.hinted(account);
     }
     answers
 }

@@ -1,8 +1,8 @@
 //! Group commit: what comes in while one batch commits goes into the next.
 //!
-//! There is no timer. A lone item starts at once; under load the batches grow by themselves, because more arrives
-//! while the one before commits. Two batches are under way at a time, so that one is filled while the other waits
-//! for the disk.
+//! There is no timer. A lone item starts once everything else that was ready to run has run, so that what arrived
+//! together goes together; under load the batches grow by themselves, because more arrives while the one before commits.
+//! Two batches are under way at a time, so that one is filled while the other waits for the disk.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -74,6 +74,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
                                 if receiver.recv_many(&mut batch, bounds.batch).await == 0 { return }
                             }
                         }
+                        gather(&mut receiver, &mut batch, bounds.batch).await;
                     }
                     let taken = u32::try_from(batch.len()).unwrap_or(u32::MAX);
                     length.decrement(taken);
@@ -109,6 +110,18 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         self.length.increment(1);
         place.send((item, sender));
         answer.await.map_err(|_| Turned::Stopping)
+    }
+}
+
+/// Adds what else is about to come, for as long as each turn of the runtime brings something. Whoever queues an item
+/// wakes the batch, which would run next and go with that item alone.
+async fn gather<T>(queue: &mut mpsc::Receiver<T>, batch: &mut Vec<T>, limit: usize) {
+    loop {
+        tokio::task::yield_now().await;
+        let room = limit - batch.len();
+        if room == 0 || queue.is_empty() || queue.recv_many(batch, room).await == 0 {
+            return;
+        }
     }
 }
 
@@ -155,5 +168,34 @@ mod tests {
         assert_eq!(batches.load(Ordering::SeqCst), 2);
         assert!(tasks.shut_down(crate::lifecycle::GRACE).await);
         assert_eq!(queue.submit(7).await, Err(Turned::Stopping));
+    }
+
+    /// Each is queued once the one before is.
+    fn one_after_the_other(tasks: &Tasks, queue: Batcher<u32, usize>, left: u32, sizes: mpsc::UnboundedSender<usize>) {
+        let next = tasks.clone();
+        tasks.spawn(async move {
+            if left > 1 {
+                one_after_the_other(&next, queue.clone(), left - 1, sizes.clone());
+            }
+            sizes.send(queue.submit(left).await.unwrap()).unwrap();
+        });
+    }
+
+    #[tokio::test]
+    async fn what_follows_at_once_goes_together() {
+        let tasks = Tasks::new();
+        let bounds = Bounds { queued: 100, in_flight: 2, ..BOUNDS };
+        let queue = Batcher::start(&tasks, bounds, |items: Vec<u32>| async move { vec![items.len(); items.len()] });
+        // Now the batch waits, so the first item wakes it.
+        tokio::task::yield_now().await;
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        one_after_the_other(&tasks, queue, 12, sender);
+        let mut sizes = Vec::new();
+        while let Some(size) = receiver.recv().await {
+            sizes.push(size);
+        }
+        sizes.sort_unstable();
+        assert_eq!(sizes, [4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8], "a full batch, and the rest in one");
+        assert!(tasks.shut_down(crate::lifecycle::GRACE).await);
     }
 }

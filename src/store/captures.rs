@@ -287,6 +287,7 @@ impl Store {
                     FROM verdicts
                     WHERE verdicts.verification_id = w.verification_id
                     AND superseded_at IS NULL
+                    ORDER BY revision DESC
                     LIMIT 1
                 ) d
                 ORDER BY w.verification_id

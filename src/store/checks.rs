@@ -279,6 +279,7 @@ impl Store {
                     WHERE d.recheck
                     AND v.verification_id = d.verification_id
                     AND v.superseded_at IS NULL
+                    ORDER BY v.revision DESC
                     LIMIT 1
                 ) p ON true
                 -- An erased one has no job; should somebody have made one all the same, nothing comes of it.

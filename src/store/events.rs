@@ -151,6 +151,7 @@ impl Store {
                     FROM verdicts
                     WHERE verdicts.verification_id = i.verification_id
                     AND superseded_at IS NULL
+                    ORDER BY revision DESC
                     LIMIT 1
                 ) d
                 RETURNING event_id, verification_id, type, occurred_at

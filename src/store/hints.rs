@@ -349,7 +349,14 @@ impl Store {
             r#"-- collect: what it is about
             SELECT v.account, v.expect_video, v.erased_at, d.status AS "status?"
             FROM verifications v
-            LEFT JOIN verdicts d ON d.verification_id = v.verification_id AND d.superseded_at IS NULL
+            LEFT JOIN LATERAL (
+                SELECT status
+                FROM verdicts
+                WHERE verdicts.verification_id = v.verification_id
+                AND superseded_at IS NULL
+                ORDER BY revision DESC
+                LIMIT 1
+            ) d ON true
             WHERE v.verification_id = $1
             FOR KEY SHARE OF v"#,
             id.0

@@ -329,6 +329,7 @@ impl Store {
                     FROM verdicts
                     WHERE verdicts.verification_id = j.verification_id
                     AND superseded_at IS NULL
+                    ORDER BY revision DESC
                     LIMIT 1
                 ) d
                 WHERE j.recheck_id = $1

@@ -107,6 +107,28 @@ impl Store {
         Ok(self.records(&[id.0]).await?.pop())
     }
 
+    /// Whether a verification is final, for a third of what its record costs; `None` when it is not there.
+    pub async fn is_final(&self, id: VerificationId) -> Result<Option<bool>, StoreError> {
+        let is_final = sqlx::query_scalar!(
+            r#"-- is_final
+            SELECT (
+                -- Its order is that of the key, so no other index serves.
+                SELECT revision
+                FROM verdicts d
+                WHERE d.verification_id = v.verification_id
+                AND d.superseded_at IS NULL
+                ORDER BY revision DESC
+                LIMIT 1
+            ) IS NOT NULL AS "is_final!"
+            FROM verifications v
+            WHERE v.verification_id = $1"#,
+            id.0
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(is_final)
+    }
+
     /// Newest first; ids that are not there are left out.
     pub(super) async fn records(&self, ids: &[Uuid]) -> Result<Vec<Record>, StoreError> {
         let rows = sqlx::query!(

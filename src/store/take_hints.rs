@@ -199,6 +199,7 @@ impl Store {
                     FROM verdicts
                     WHERE verdicts.verification_id = c.verification_id
                     AND superseded_at IS NULL
+                    ORDER BY revision DESC
                     LIMIT 1
                 ) d
                 WHERE c.recheck

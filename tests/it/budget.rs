@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::support::database::{TestDatabase, database};
+use super::support::database::{TestDatabase, database, stop_clock};
 
 const ACCOUNT: &str = "alibaba-sg";
 const SLACK: Duration = Duration::from_millis(100);
@@ -42,15 +42,7 @@ impl Budget {
         let database = database().await;
         let (store, pool) = (Store::new(database.options(), 4), database.pool().await);
         store.add_accounts(&[ACCOUNT.to_owned()]).await.unwrap();
-        for statement in [
-            "CREATE TABLE test_clock (at timestamptz NOT NULL)",
-            "INSERT INTO test_clock VALUES ('2026-11-22 12:00:00+00')",
-            "CREATE OR REPLACE FUNCTION database_now() RETURNS timestamptz LANGUAGE sql STABLE
-                AS 'SELECT at FROM test_clock'",
-        ] {
-            sqlx::query(statement).execute(&pool).await.unwrap();
-        }
-        let now = sqlx::query_scalar("SELECT at FROM test_clock").fetch_one(&pool).await.unwrap();
+        let now = stop_clock(&pool).await;
         Self { store, pool, now, _database: database }
     }
 

@@ -34,6 +34,7 @@ mod erasure;
 mod events;
 #[cfg(feature = "simulator")]
 mod evidence;
+mod hinted;
 #[cfg(feature = "simulator")]
 mod initialize;
 #[cfg(all(feature = "simulator", unix))]

@@ -1,9 +1,8 @@
 //! Every statement goes by an index, whatever Postgres knew of the tables when it planned it.
 //!
 //! A connection keeps its plans. One that is made in a quiet night, when nothing is open, must not read all that is open
-//! in the morning; so each statement is planned with little in all tables, and with little in the large ones and nothing
-//! open. (Tables of which nothing is known yet are another matter: Postgres looks at them within its first minute, and
-//! plans anew.)
+//! in the morning; so each statement is planned in a new database, of which Postgres knows nothing before its first
+//! minute is over, with little in all tables, and with little in the large ones and nothing open.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -42,6 +41,16 @@ const MEANT: [(&str, &str); 8] = [
     // Hints live for milliseconds.
     ("list: by open status", "hints"),
     ("reconcile", "hints"),
+];
+
+/// Statements that read more in a new database, until Postgres has looked at its tables, and of what.
+const NEW: [(&str, &str); 5] = [
+    ("count_at_risk", "evidence"),
+    ("list: at risk", "evidence"),
+    ("live_rows", "history"),
+    // These are for what happens later in the life of a verification.
+    ("take_closed_hints", "verdicts"),
+    ("stop_recheck: take back", "collect_jobs"),
 ];
 
 const LITTLE: &str = "
@@ -148,19 +157,23 @@ async fn no_statement_reads_a_growing_table_whole_whenever_it_was_planned() {
     let indexes = indexes(&mut connection).await;
     let statements = statements();
     assert!(statements.len() > 100, "{} statements", statements.len());
-    for (name, _) in MEANT {
+    for (name, _) in MEANT.into_iter().chain(NEW) {
         assert!(statements.iter().any(|statement| statement.name == name), "no statement is called {name}");
     }
-    let states =
-        [("there is little", LITTLE), ("nothing is open", "DELETE FROM hints; DELETE FROM collect_jobs; ANALYZE")];
+    let states = [
+        ("the database is new", "SELECT 1", &NEW[..]),
+        ("there is little", LITTLE, &[]),
+        ("nothing is open", "DELETE FROM hints; DELETE FROM collect_jobs; ANALYZE", &[]),
+    ];
     let mut wrong = Vec::new();
-    for (state, change) in states {
+    for (state, change, also_meant) in states {
         connection.execute(change).await.expect("the tables are as they were");
         for statement in &statements {
             let mut found = BTreeSet::new();
             read_whole(&plan(&mut connection, statement).await, &indexes, &mut found);
             for (table, what) in found {
-                let is_meant = MEANT.contains(&(statement.name.as_str(), table.as_str()));
+                let read = (statement.name.as_str(), table.as_str());
+                let is_meant = MEANT.contains(&read) || also_meant.contains(&read);
                 if GROWING.contains(&table.as_str()) && !is_meant && !SHORT.contains(&what.as_str()) {
                     wrong.push(format!("{} reads all of {what} when {state}", statement.name));
                 }

@@ -54,20 +54,27 @@ pub async fn show(State(api): State<Api>, id: PathId, uri: Uri, headers: HeaderM
 }
 
 async fn wait_for(api: &Api, id: VerificationId, wait: Duration) -> Result<Record, Problem> {
+    let store = &api.service.store;
+    let read = async || answered(store.record(id)).await?.ok_or_else(Problem::verification_not_found);
     let until = Instant::now() + wait;
-    loop {
-        let is_final = api.service.finals.subscribe(id);
-        let record = answered(api.service.store.record(id)).await?.ok_or_else(Problem::verification_not_found)?;
-        if record.status.is_final() || Instant::now() >= until {
-            return Ok(record);
+    while Instant::now() < until {
+        let announced = api.service.finals.subscribe(id);
+        if answered(store.is_final(id)).await?.ok_or_else(Problem::verification_not_found)? {
+            break;
         }
         tokio::select! {
-            _ = is_final => {}
-            () = tokio::time::sleep_until(until) => {}
+            _ = announced => {
+                let record = read().await?;
+                if record.status.is_final() {
+                    return Ok(record);
+                }
+            }
+            () = tokio::time::sleep_until(until) => break,
             // A stopping service answers with what it knows; the caller asks again elsewhere.
-            () = api.tasks.stopping() => return Ok(record),
+            () = api.tasks.stopping() => break,
         }
     }
+    read().await
 }
 
 /// The record, or 304 where the caller has it already.

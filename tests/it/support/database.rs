@@ -12,6 +12,7 @@ use std::thread;
 
 #[cfg(feature = "embedded-postgres")]
 use checkback::private_postgres::{self, PrivatePostgres};
+use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
@@ -87,6 +88,16 @@ impl Drop for TestDatabase {
             let _ = is_done.recv();
         }
     }
+}
+
+/// Stops the database's own clock, at the time that is returned: what the table `test_clock` says.
+pub async fn stop_clock(pool: &PgPool) -> DateTime<Utc> {
+    let statements = "CREATE TABLE test_clock (at timestamptz NOT NULL);
+        INSERT INTO test_clock VALUES ('2026-11-22 12:00:00+00');
+        CREATE OR REPLACE FUNCTION database_now() RETURNS timestamptz LANGUAGE sql STABLE
+            AS 'SELECT at FROM test_clock'";
+    sqlx::raw_sql(statements).execute(pool).await.unwrap();
+    sqlx::query_scalar("SELECT at FROM test_clock").fetch_one(pool).await.unwrap()
 }
 
 /// A fresh database with all migrations applied.
