@@ -28,6 +28,10 @@ const TEMPLATE_LOCK: i64 = 0x6368_6563_6b62_6163;
 /// The connections that one test's pool may open.
 const POOL: u32 = 8;
 
+/// Those of all tests that run side by side, one for each core, most with a service and a pool of their own.
+#[cfg(feature = "embedded-postgres")]
+const CONNECTIONS: u32 = 600;
+
 /// A database of one test's own. It is dropped with this value, as far as that goes.
 pub struct TestDatabase {
     name: String,
@@ -185,8 +189,9 @@ impl Server {
         #[cfg(feature = "embedded-postgres")]
         {
             let data_dir = super::scratch::folder().join("shared").join("data");
-            let options =
+            let mut options =
                 private_postgres::Options::new(data_dir, private_postgres::Durability::None, environment::search());
+            options.extra_settings = vec![("max_connections".to_owned(), CONNECTIONS.to_string())];
             let private = PrivatePostgres::start(options).await.map_err(|error| explain(&error))?;
             let (options, url) = (private.connect_options(), split_url(&private.url())?);
             let mut server = Self::connect(options, url).await.map_err(|error| explain(&error))?;
