@@ -3,7 +3,8 @@
 //! `cargo bench --bench path` prints tables with the limits (bare axum, `pgbench`) beside ours, and the ratios that
 //! matter. Absolute figures move with the machine; ratios of one run hold. Arguments pick sections: `limits`, `ack`,
 //! `path`, `slow-disk`, `backlog`, `process`, and `rows`, which runs only when it is named; `--seconds N` sets the length
-//! of each measurement, `--connections N` picks one number of connections, `--pool N` sets how many the service may open
+//! of each measurement, `--connections N` picks one number of connections, `--rate N` sets how many callbacks a second
+//! come where they are not sent as fast as they are answered (500), `--pool N` how many connections the service may open
 //! to the database (16), and `--rows N` how many finished verifications the full database has (10 million, which take
 //! about 10 GB and some minutes to make).
 
@@ -38,18 +39,21 @@ struct Wanted {
     sections: Vec<String>,
     connections: Vec<usize>,
     seconds: u64,
+    rate: u32,
     pool: u32,
     rows: u64,
 }
 
 impl Wanted {
     fn from_arguments() -> Result<Self> {
-        let mut wanted = Self { sections: Vec::new(), connections: Vec::new(), seconds: 5, pool: 16, rows: 10_000_000 };
+        let mut wanted =
+            Self { sections: Vec::new(), connections: Vec::new(), seconds: 5, rate: 500, pool: 16, rows: 10_000_000 };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--seconds" => wanted.seconds = arguments.next().unwrap_or_default().parse()?,
                 "--connections" => wanted.connections.push(arguments.next().unwrap_or_default().parse()?),
+                "--rate" => wanted.rate = arguments.next().unwrap_or_default().parse()?,
                 "--pool" => wanted.pool = arguments.next().unwrap_or_default().parse()?,
                 "--rows" => wanted.rows = arguments.next().unwrap_or_default().parse()?,
                 // Cargo adds it.
@@ -151,10 +155,10 @@ async fn path(wanted: &Wanted, settings: &[(&str, &str)]) -> Result<()> {
     let world = World::start(settings).await?;
     let bench = service::Bench::start(&world, wanted.shape(true)).await?;
     bench.warm_up(&world).await?;
-    let paced = bench.register(&world, 500 * usize::try_from(wanted.seconds)?).await?;
+    let paced = bench.register(&world, usize::try_from(u64::from(wanted.rate) * wanted.seconds)?).await?;
     let before = Used::now(&world)?;
-    let delays = load::paced(&bench, &paced, 500).await?;
-    report::line(&format!("at 500/s, until a waiting reader has it   {}", report::delays(&delays)));
+    let delays = load::paced(&bench, &paced, wanted.rate).await?;
+    report::line(&format!("at {}/s, until a waiting reader has it   {}", wanted.rate, report::delays(&delays)));
     report::line(&Used::now(&world)?.since(before, delays.len()));
     bench.stop().await;
     world.clear().await?;

@@ -22,6 +22,7 @@ pub mod refused;
 pub mod register;
 pub mod retention;
 pub mod returns;
+pub mod slot_queue;
 #[cfg(test)]
 mod testing;
 pub mod wake;
@@ -46,6 +47,7 @@ use account::Account;
 use evidence::Evidence;
 use finals::Finals;
 use live::Live;
+use slot_queue::SlotQueue;
 use wake::Wakes;
 use webhooks::Webhooks;
 
@@ -57,6 +59,7 @@ pub struct Service {
     pub entropy: Entropy,
     pub accounts: Arc<BTreeMap<String, Arc<Account>>>,
     pub callbacks: CallbackQueue,
+    pub slots: SlotQueue,
     pub finals: Finals,
     /// Who waits for an attempt at the parts of an erasure that are outside the database.
     pub erasures: Finals,
@@ -84,6 +87,7 @@ impl Service {
             accounts.into_iter().map(|account| (account.name.clone(), Arc::new(account))).collect();
         let wakes = Wakes::new(accounts.keys().cloned());
         let callbacks = CallbackQueue::start(store.clone(), wakes.clone(), tasks);
+        let slots = SlotQueue::start(store.clone(), clock.clone(), tasks);
         let finals = Finals::default();
         let live = Live::start(store.clone(), finals.clone(), tasks);
         Self {
@@ -92,6 +96,7 @@ impl Service {
             entropy,
             accounts: Arc::new(accounts),
             callbacks,
+            slots,
             finals,
             erasures: Finals::default(),
             wakes,

@@ -128,16 +128,12 @@ impl Service {
             if slot.turn(Instant::now()) == Turn::Send || slots > SPARE_SLOTS {
                 return;
             }
-            let asked_at = Instant::now();
-            match self.store.take_slot(&account.name, account.rate(), slot.pace, self.clock.now()).await {
-                Ok(slot_in) => {
-                    slot = Slot::new(asked_at, Instant::now(), slot_in, slot.pace);
+            match self.slots.take(account, slot.pace).await {
+                Some(next) => {
+                    slot = next;
                     slots += 1;
                 }
-                Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "no slot could be taken for a call");
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
+                None => tokio::time::sleep(AFTER_FAILURE).await,
             }
         }
     }

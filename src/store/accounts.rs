@@ -140,18 +140,21 @@ impl Store {
         Ok(PollLoad { waiting: waiting.collect(), other_calls: row.other_calls, rate: row.rate })
     }
 
-    /// Takes one more slot for a call that missed its own; returns the seconds until it.
-    pub async fn take_slot(
+    /// Takes further slots for calls that missed their own; returns the seconds until each. There is at least one, and
+    /// no more than `most`: an account of few calls a second gives one at a time, because the next depends on it.
+    pub async fn take_slots(
         &self,
         account: &str,
         rate: Rate,
         pace: Pace,
+        most: usize,
         now: DateTime<Utc>,
-    ) -> Result<f64, StoreError> {
-        let slot_in = sqlx::query_scalar!(
-            r#"-- take_slot
+    ) -> Result<Vec<f64>, StoreError> {
+        let row = sqlx::query!(
+            r#"-- take_slots
             WITH account AS MATERIALIZED (
-                SELECT a.account, p.*, CASE WHEN $6 THEN p.bulk_at ELSE p.urgent_at END AS slot_at
+                SELECT a.account, p.*, CASE WHEN $6 THEN p.bulk_at ELSE p.urgent_at END AS slot_at,
+                    CASE WHEN p.kept > 1 THEN 1 ELSE greatest(1, $7::bigint) END AS calls
                 FROM (
                     SELECT *
                     FROM accounts
@@ -163,14 +166,16 @@ impl Store {
                 UPDATE accounts a
                 SET next_slot_at = CASE
                         WHEN $6 THEN a.next_slot_at
-                        ELSE b.slot_at + make_interval(secs => b.spacing)
+                        ELSE b.slot_at + make_interval(secs => b.spacing * b.calls)
                     END,
-                    next_bulk_at = greatest(b.next_bulk, b.slot_at) + make_interval(secs => b.spacing),
-                    recent_slots = (b.slot_at || b.recent)[1:b.kept]
+                    next_bulk_at = greatest(b.next_bulk, b.slot_at) + make_interval(secs => b.spacing * b.calls),
+                    recent_slots =
+                        (b.slot_at + make_interval(secs => b.spacing * (b.calls - 1)) || b.recent)[1:b.kept]
                 FROM account b
                 WHERE a.account = b.account
             )
-            SELECT extract(epoch FROM slot_at - database_now())::double precision AS "slot_in!"
+            SELECT extract(epoch FROM slot_at - database_now())::double precision AS "first_in!",
+                spacing AS "spacing!", calls AS "calls!"
             FROM account"#,
             account,
             now,
@@ -178,10 +183,12 @@ impl Store {
             rate.slack.as_secs_f64(),
             rate.recovery,
             pace == Pace::Bulk,
+            i64::try_from(most).unwrap_or(i64::MAX),
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(slot_in)
+        let calls = u32::try_from(row.calls).unwrap_or(1);
+        Ok((0..calls).map(|n| row.first_in + row.spacing * f64::from(n)).collect())
     }
 
     /// Takes a slot within the horizon of its pace for a call that no job stands behind, if the account is not held. On

@@ -7,13 +7,17 @@ use std::time::Duration;
 use checkback::domain::VerificationId;
 use checkback::domain::schedule::Lane;
 use checkback::entropy::Entropy;
+use checkback::service::pace::Slot;
 use checkback::store::{CallSlot, LaneTurn, Lease, Leased, Outage, Pace, Rate, Store};
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use sqlx::PgPool;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::support::app::{Setup, TestApp};
 use super::support::database::{TestDatabase, database, stop_clock};
 
 const ACCOUNT: &str = "alibaba-sg";
@@ -157,8 +161,9 @@ async fn run(budget: &mut Budget, seed: u64) -> (u32, usize) {
                 }
             }
             80..84 => {
-                let slot_in = budget.store.take_slot(ACCOUNT, rate(qps), pace, budget.now).await.unwrap();
-                slots.push(budget.at(slot_in));
+                let most = random.random_range(1..5);
+                let taken = budget.store.take_slots(ACCOUNT, rate(qps), pace, most, budget.now).await.unwrap();
+                slots.extend(taken.into_iter().map(|slot_in| budget.at(slot_in)));
             }
             84 if throttling => drop(budget.throttle(qps).await),
             _ => {}
@@ -391,4 +396,37 @@ async fn twenty_calls_at_once_that_nobody_answers_are_no_outage_yet() {
         let of = VerificationId(Uuid::from_u128(n));
         assert!(!budget.store.note_unanswered(ACCOUNT, of, OUTAGE, "x", false, budget.now).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn calls_that_missed_their_slots_take_others_together_and_leave_connections_to_the_rest() {
+    let more = "[database]\nmax_connections = 4".to_owned();
+    let test = TestApp::with(Setup { account: "qps = 50".to_owned(), more, ..Setup::default() }).await;
+    let service = test.app.as_ref().unwrap().service.clone();
+    let account = service.accounts.get(ACCOUNT).unwrap();
+    let pool = test.database.pool().await;
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM accounts FOR UPDATE").execute(&mut *transaction).await.unwrap();
+    let now = Instant::now();
+    let missed = Slot::new(now, now, -1.0, Pace::Urgent);
+    let all = join_all((0..20).map(|_| service.wait_for_slot(account, missed)));
+    let meanwhile = async {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+            AND query LIKE '-- take_slots%'";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() == 0 {}
+        // What was going to stand in line by itself would do so by now.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let other = service.store.is_final(VerificationId(Uuid::nil())).await;
+        assert_eq!(other.expect("a connection is free"), None);
+        transaction.commit().await.unwrap();
+        Instant::now()
+    };
+    let (_, free_at) = tokio::join!(all, meanwhile);
+    // At 50 a second the slots are 22 ms apart.
+    assert!(
+        free_at.elapsed() >= Duration::from_millis(19 * 22),
+        "{:?}: not each had a slot of its own",
+        free_at.elapsed()
+    );
 }

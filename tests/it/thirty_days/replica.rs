@@ -400,7 +400,7 @@ impl World {
             self.explored.missed_slots += 1;
             self.put_database_clock().await;
             let now = service.clock.now();
-            let slot_in = service.store.take_slot(&account.name, account.rate(), slot.pace, now).await.unwrap();
+            let slot_in = service.store.take_slots(&account.name, account.rate(), slot.pace, 1, now).await.unwrap()[0];
             let answered = self.now.plus(self.statement());
             let slot = Slot::new(self.instant(self.now), self.instant(answered), slot_in, slot.pace);
             self.send_at_slot(replica, job, slot, answered, slots + 1);
