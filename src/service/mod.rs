@@ -22,7 +22,7 @@ pub mod refused;
 pub mod register;
 pub mod retention;
 pub mod returns;
-pub mod slot_queue;
+mod slot_queue;
 #[cfg(test)]
 mod testing;
 pub mod wake;
@@ -59,7 +59,6 @@ pub struct Service {
     pub entropy: Entropy,
     pub accounts: Arc<BTreeMap<String, Arc<Account>>>,
     pub callbacks: CallbackQueue,
-    pub slots: SlotQueue,
     pub finals: Finals,
     /// Who waits for an attempt at the parts of an erasure that are outside the database.
     pub erasures: Finals,
@@ -69,6 +68,7 @@ pub struct Service {
     pub traces: Traces,
     /// `None`: no endpoint is configured.
     pub webhooks: Option<Webhooks>,
+    slots: SlotQueue,
     /// Read at the first use.
     return_key: Arc<OnceCell<ReturnKey>>,
 }

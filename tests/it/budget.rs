@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::support::app::{Setup, TestApp};
-use super::support::database::{TestDatabase, database, stop_clock};
+use super::support::database::{TestDatabase, database, somebody_waits, stop_clock};
 
 const ACCOUNT: &str = "alibaba-sg";
 const SLACK: Duration = Duration::from_millis(100);
@@ -411,12 +411,8 @@ async fn calls_that_missed_their_slots_take_others_together_and_leave_connection
     let missed = Slot::new(now, now, -1.0, Pace::Urgent);
     let all = join_all((0..20).map(|_| service.wait_for_slot(account, missed)));
     let meanwhile = async {
-        let waiting =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-            AND query LIKE '-- take_slots%'";
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() == 0 {}
-        // What was going to stand in line by itself would do so by now.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        somebody_waits(&pool, "-- take_slots").await;
+        // Connections are given in turn, so this one comes behind whatever else is to stand in line by itself.
         let other = service.store.is_final(VerificationId(Uuid::nil())).await;
         assert_eq!(other.expect("a connection is free"), None);
         transaction.commit().await.unwrap();

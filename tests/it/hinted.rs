@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::support::database::{TestDatabase, database, stop_clock};
+use super::support::database::{TestDatabase, database, somebody_waits, stop_clock};
 
 const TOKEN: Uuid = Uuid::from_u128(7);
 const LONG: &str = "long";
@@ -300,13 +300,7 @@ async fn a_job_that_ends_meanwhile_leaves_its_hint() {
     let mut ending = bed.pool.begin().await.unwrap();
     sqlx::query("DELETE FROM collect_jobs").execute(&mut *ending).await.unwrap();
     let committing = async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&bed.pool).await.unwrap() == 0 {
-            assert!(tokio::time::Instant::now() < deadline, "the statement does not wait");
-            tokio::task::yield_now().await;
-        }
+        somebody_waits(&bed.pool, "").await;
         ending.commit().await.unwrap();
     };
     let (leased, ()) = tokio::join!(bed.short_way(100, 50), committing);

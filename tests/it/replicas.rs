@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::support::app::{ACCOUNT, Setup, TestApp, launch};
+use super::support::database::somebody_waits;
 
 const TOKEN: &str = "the-right-token-of-this";
 /// For how long a refused rate is remembered.
@@ -408,16 +409,7 @@ async fn a_hint_that_meets_the_end_of_its_job_is_worked_into_its_verdict() {
     .unwrap();
     let taking = store.take_hints(10, now);
     let committing = async {
-        test.until("the hint's statement waits", async || {
-            let waiting: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-            )
-            .fetch_one(&pool)
-            .await
-            .unwrap();
-            (waiting > 0).then_some(())
-        })
-        .await;
+        somebody_waits(&pool, "").await;
         ending.commit().await.unwrap();
     };
     let (taken, ()) = tokio::join!(taking, committing);

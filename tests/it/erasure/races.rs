@@ -10,16 +10,10 @@ use sqlx::{AssertSqlSafe, PgPool};
 use super::{TOKEN, completed, decided, entry, erase, everything};
 use crate::api::problem;
 use crate::support::app::{KEY, TestApp, launch};
+use crate::support::database::somebody_waits;
 
 async fn number(pool: &PgPool, statement: &'static str) -> i64 {
     sqlx::query_scalar(statement).fetch_one(pool).await.unwrap()
-}
-
-/// Waits until somebody waits for a lock that the test holds.
-async fn somebody_waits(test: &TestApp, pool: &PgPool) {
-    let statement =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    test.until("somebody waits", async || (number(pool, statement).await > 0).then_some(())).await;
 }
 
 /// Moves the time of leases on.
@@ -106,7 +100,7 @@ async fn a_callback_that_is_worked_in_during_the_erasure_is_dropped() {
     let mut erasure = pool.begin().await.unwrap();
     sqlx::query("SELECT FROM verifications FOR UPDATE").execute(&mut *erasure).await.unwrap();
     assert_eq!(test.callback(&transaction, Some(TOKEN)).await.status(), 200);
-    somebody_waits(&test, &pool).await;
+    somebody_waits(&pool, "").await;
     sqlx::query("UPDATE verifications SET erased_at = now()").execute(&mut *erasure).await.unwrap();
     erasure.commit().await.unwrap();
     test.until("no hint", async || (number(&pool, "SELECT count(*) FROM hints").await == 0).then_some(())).await;
@@ -125,7 +119,7 @@ async fn an_answer_that_is_asked_for_during_the_erasure_is_not_shown() {
     let path = format!("/verifications/{id}/raw");
     let reading = test.get(&path);
     let erasing = async {
-        somebody_waits(&test, &pool).await;
+        somebody_waits(&pool, "").await;
         sqlx::query("UPDATE verifications SET erased_at = now()").execute(&mut *erasure).await.unwrap();
         erasure.commit().await.unwrap();
     };

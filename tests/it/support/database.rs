@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
 use std::sync::{OnceLock, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "embedded-postgres")]
 use checkback::private_postgres::{self, PrivatePostgres};
@@ -102,6 +103,16 @@ pub async fn stop_clock(pool: &PgPool) -> DateTime<Utc> {
             AS 'SELECT at FROM test_clock'";
     sqlx::raw_sql(statements).execute(pool).await.unwrap();
     sqlx::query_scalar("SELECT at FROM test_clock").fetch_one(pool).await.unwrap()
+}
+
+/// Waits until a statement that begins like this waits for a lock that the test holds.
+pub async fn somebody_waits(pool: &PgPool, beginning: &str) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND starts_with(query, $1)";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while sqlx::query_scalar::<_, i64>(waiting).bind(beginning).fetch_one(pool).await.unwrap() == 0 {
+        assert!(Instant::now() < deadline, "nothing that begins with {beginning:?} waits");
+    }
 }
 
 /// A fresh database with all migrations applied.
